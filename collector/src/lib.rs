@@ -1,0 +1,1 @@
+//! Placeholder root, replaced as the crate is built.

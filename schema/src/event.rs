@@ -1,0 +1,194 @@
+//! The journal's lines: one envelope, several bodies (contract: `sekisho.event/1`).
+
+use crate::containment::{Containment, ContainmentId, Receipt, Scope};
+use crate::finding::Finding;
+use crate::policy::Mode;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Name and version of the event schema.
+pub const EVENT_SCHEMA: &str = "sekisho.event/1";
+
+/// A line of the journal, of a replay, of an upload and of the API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`EVENT_SCHEMA`].
+    pub schema: String,
+    /// Counts from 1 without gaps within one boot of the agent, or one replay.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The host it happened on.
+    pub host: String,
+    /// What happened; `type` names it.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What the engine has to say: a time and a body. The journal adds sequence and host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// When it happened, by the clock of the capture.
+    pub at: Timestamp,
+    /// What happened.
+    pub body: Body,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Body {
+    /// Learning moved: what is known now.
+    Baseline(BaselineState),
+    /// A containment began or was adopted from the kernel.
+    Containment(Box<Containment>),
+    /// What this host can see and cut, and what not.
+    Coverage(CoverageReport),
+    /// A rehearsal ended.
+    Drill(DrillReport),
+    /// Something to look at.
+    Finding(Box<Finding>),
+    /// Sight or records were lost.
+    Gap(Gap),
+    /// The mode changed, or can't be what was asked for.
+    Mode(ModeChange),
+    /// A policy was adopted or refused.
+    Policy(PolicyChange),
+    /// What the kernel holds.
+    Receipt(Box<Receipt>),
+    /// A containment ended.
+    Release(Release),
+    /// The end of a replay.
+    Summary(Summary),
+}
+
+/// What learning knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BaselineState {
+    /// Destinations in the baseline.
+    pub destinations: u64,
+    /// Hours of traffic learned.
+    pub hours: f64,
+    /// Whether it may be believed.
+    pub mature: bool,
+}
+
+/// What this host can see and cut.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CoverageReport {
+    /// Paths a cut does not close, by name.
+    pub uncovered: Vec<String>,
+    /// Facts by name: kernel features, interfaces, scheduling.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// A rehearsal's outcome.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DrillReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it held.
+    pub passed: bool,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// Loss of sight or of records.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// `capture-drop`, `unparsed`, `table-full`, `clock-step`, `journal`.
+    pub cause: String,
+    /// How many frames or records.
+    pub count: u64,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// The mode asked for and the mode in effect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModeChange {
+    /// What policy asks.
+    pub requested: Mode,
+    /// What this host does.
+    pub effective: Mode,
+    /// Why they differ; `null` when they don't.
+    pub why: Option<String>,
+}
+
+/// A policy adopted or refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// Version of the policy this is about; 0 when it could not be read.
+    pub version: u64,
+    /// `adopted`, `refused` or `frozen` (expired, still in force).
+    pub outcome: String,
+    /// Why it was refused.
+    pub why: Option<String>,
+    /// Version in force now.
+    pub in_force: u64,
+}
+
+/// How a containment ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Release {
+    /// Which one.
+    pub containment: ContainmentId,
+    /// What it had cut.
+    pub scope: Scope,
+    /// `expired`, `order`, `break-glass` or `failed`.
+    pub cause: String,
+    /// Who released it; `null` when the lease ended.
+    pub by: Option<String>,
+    /// Why, in the person's words.
+    pub reason: Option<String>,
+}
+
+/// The end of a replay: what was read and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Frames read.
+    pub frames: u64,
+    /// Bytes on the wire.
+    pub bytes: u64,
+    /// Frames not parsed, by reason.
+    pub unparsed: BTreeMap<String, u64>,
+    /// Flows seen.
+    pub flows: u64,
+    /// Findings by detector.
+    pub findings: BTreeMap<String, u64>,
+    /// Containments decided or withheld.
+    pub would_contain: u64,
+    /// Time of the first frame.
+    pub first_at: Option<Timestamp>,
+    /// Time of the last frame.
+    pub last_at: Option<Timestamp>,
+    /// Frames the kernel dropped before they were read.
+    pub dropped: u64,
+    /// Bytes of payload that left for the outside.
+    pub bytes_out: u64,
+    /// Entries evicted from bounded tables, by table.
+    pub evicted: BTreeMap<String, u64>,
+}
+
+impl Envelope {
+    /// The line for a record.
+    #[must_use]
+    pub fn new(seq: u64, host: &str, record: Record) -> Self {
+        Self { schema: EVENT_SCHEMA.to_owned(), seq, at: record.at, host: host.to_owned(), body: record.body }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_carries_the_common_keys_first_and_reads_back() {
+        let record = Record { at: Timestamp::EPOCH, body: Body::Gap(Gap { cause: "capture-drop".into(), count: 3, detail: "three frames".into() }) };
+        let line = Envelope::new(7, "web-1", record);
+        let text = serde_json::to_string(&line).unwrap();
+        assert!(text.starts_with(r#"{"schema":"sekisho.event/1","seq":7,"at":"1970-01-01T00:00:00.000000000Z","host":"web-1","type":"gap","#), "{text}");
+        assert_eq!(serde_json::from_str::<Envelope>(&text).unwrap(), line);
+    }
+}

@@ -1,0 +1,24 @@
+//! The documents Sekisho speaks.
+//!
+//! Agent, engine and collector share these words and nothing else: time and network
+//! identifiers, the chain of meaning (signal, verdict, decision, containment, receipt,
+//! finding), policy, rule packs, orders, and the seals that give them authority.
+//! The crate does no I/O and reads no clock.
+
+pub mod containment;
+pub mod event;
+pub mod finding;
+pub mod net;
+pub mod order;
+pub mod pack;
+pub mod policy;
+pub mod sealed;
+pub mod time;
+
+pub use containment::{Containment, ContainmentId, ContainmentSet, Coverage, Proof, Receipt, Scope};
+pub use event::{Body, Envelope, Record};
+pub use finding::{Action, DecisionRecord, Evidence, Finding, FlowRecord, Grade, IndicatorRecord, Process, Reason, Subject};
+pub use net::{FlowKey, Transport};
+pub use policy::{Mode, Policy};
+pub use sealed::{Sealed, TrustAnchors, Verified};
+pub use time::{Span, Timestamp};

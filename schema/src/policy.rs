@@ -1,0 +1,435 @@
+//! Policy: what to do when something is found, decided beforehand, written and signed.
+//!
+//! A policy is TOML. [`RawPolicy`] is what a person writes, unknown keys refused; [`Policy`]
+//! is what has been checked and may be used.
+
+use crate::finding::Grade;
+use crate::net::Transport;
+use crate::time::{Span, Timestamp};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How far the agent may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Build the baseline; withhold every cut.
+    Learn,
+    /// Decide everything; withhold every cut and report it.
+    DryRun,
+    /// Decide and cut.
+    Enforce,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Learn => "learn",
+            Self::DryRun => "dry-run",
+            Self::Enforce => "enforce",
+        })
+    }
+}
+
+/// Name and version of the policy schema.
+pub const POLICY_SCHEMA: &str = "sekisho.policy/1";
+
+/// A policy as a person writes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawPolicy {
+    /// [`POLICY_SCHEMA`].
+    pub schema: String,
+    /// Rises with each policy; an agent never goes back.
+    pub version: u64,
+    /// `learn`, `dry-run` or `enforce`.
+    pub mode: Mode,
+    /// Networks inside the perimeter. Default: RFC 1918, RFC 6598, RFC 4193, link-local, multicast.
+    #[serde(default = "default_inside")]
+    pub inside: Vec<IpNet>,
+    /// Decision table; the first line that fits decides. No line fits: record only.
+    #[serde(default)]
+    pub decide: Vec<DecideRule>,
+    /// How much may be contained automatically.
+    #[serde(default)]
+    pub budget: Budget,
+    /// What no containment may touch.
+    #[serde(default)]
+    pub exempt: Vec<RawExemption>,
+    /// How much may go to destinations that nobody approved.
+    #[serde(default)]
+    pub allowance: Allowance,
+    /// Indicators that the operator declares good; above every list.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Who owns the decision.
+    pub duty: Duty,
+}
+
+/// A line of the decision table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DecideRule {
+    /// Detector identifier, or a family such as `plugx.*`, or `*`.
+    pub detector: String,
+    /// The least grade that the line is for.
+    pub grade: Grade,
+    /// Step of the ladder: 0 record, 3 cut destination, 5 cut host, 6 all but management.
+    pub level: u8,
+    /// How long the kernel holds the cut.
+    #[serde(default = "default_lease")]
+    pub lease: Span,
+}
+
+/// How much may be contained automatically; a person's order is not bound by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Budget {
+    /// Containments of level 5 and above that may begin within any hour.
+    pub host_cuts_per_hour: u32,
+    /// Containments of level 3 and 4 that may begin within any hour.
+    pub destination_cuts_per_hour: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { host_cuts_per_hour: 1, destination_cuts_per_hour: 20 }
+    }
+}
+
+/// How much payload may go to destinations that nobody approved (detection.md, section 4.7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Allowance {
+    /// Bytes of payload up to one unapproved destination within seven days.
+    pub per_destination_bytes: u64,
+    /// Bytes of payload from one host to all unapproved destinations within a day.
+    pub per_host_day_bytes: u64,
+    /// How long destinations are learned before a new one counts as unapproved.
+    pub learn_for: Span,
+    /// Destinations approved by a person: addresses, networks or registered names.
+    pub approved: Vec<String>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { per_destination_bytes: 20_000_000, per_host_day_bytes: 50_000_000, learn_for: Span::from_hours(24), approved: Vec::new() }
+    }
+}
+
+/// An exemption as a person writes it: either `to` (a peer that is spoken to) or `service` (a local service that answers).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawExemption {
+    /// What it is for; shown to people.
+    pub name: String,
+    /// Network that may be spoken to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IpNet>,
+    /// `tcp` or `udp` with `to`; absent for every transport.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// Destination port with `to`; absent for every port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Local service that may answer, such as `tcp/443`; a TCP service can't open connections from that port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Networks that the service may answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpNet>,
+}
+
+/// What no containment may touch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Exemption {
+    /// A network that may be spoken to.
+    Peer {
+        /// What it is for.
+        name: String,
+        /// The network.
+        to: IpNet,
+        /// Its transport, or every one.
+        transport: Option<Transport>,
+        /// Its port, or every one.
+        port: Option<u16>,
+    },
+    /// A local service that may answer who called it.
+    Service {
+        /// What it is for.
+        name: String,
+        /// TCP or UDP.
+        transport: Transport,
+        /// The local port.
+        port: u16,
+        /// The networks that it may answer.
+        from: IpNet,
+    },
+}
+
+/// Who owns the decision: a duty without an owner is refused (7pay, 2019).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Duty {
+    /// The group of hosts.
+    pub group: String,
+    /// Name and address of the person who is told first.
+    pub owner: String,
+    /// Name and address of the person who is told when the owner does not answer.
+    pub deputy: String,
+}
+
+fn default_lease() -> Span {
+    Span::from_hours(24)
+}
+
+/// The networks inside every perimeter unless a policy says otherwise.
+#[must_use]
+pub fn default_inside() -> Vec<IpNet> {
+    // RFC 1918, RFC 6598, RFC 3927, RFC 1122 (loopback), RFC 5771 (multicast), RFC 919 (limited broadcast),
+    // RFC 4291 (loopback, link-local, multicast), RFC 4193.
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::1/128", "fe80::/10", "fc00::/7", "ff00::/8"]
+        .iter()
+        .filter_map(|network| network.parse().ok())
+        .collect()
+}
+
+/// A policy that has been checked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Policy {
+    /// Rises with each policy.
+    pub version: u64,
+    /// How far the agent may go.
+    pub mode: Mode,
+    /// Networks inside the perimeter.
+    pub inside: Vec<IpNet>,
+    /// Decision table.
+    pub decide: Vec<DecideRule>,
+    /// How much may be contained automatically.
+    pub budget: Budget,
+    /// What no containment may touch.
+    pub exempt: Vec<Exemption>,
+    /// Upload allowance.
+    pub allowance: Allowance,
+    /// Indicators declared good.
+    pub allow: Vec<String>,
+    /// Who owns the decision.
+    pub duty: Duty,
+    /// When the policy expires; a policy that has expired stays in force and is reported as frozen.
+    pub expires: Option<Timestamp>,
+}
+
+/// Why a text is not a policy.
+#[derive(Debug, thiserror::Error)]
+pub enum ParsePolicyError {
+    /// Not TOML of this shape; line and column are in the message.
+    #[error("{at}: {message}")]
+    Malformed {
+        /// `line:column` of the fault.
+        at: String,
+        /// What is wrong there.
+        message: String,
+    },
+    /// Well-formed and without sense.
+    #[error("{0}")]
+    Senseless(String),
+}
+
+/// The line and column (from 1) of a byte offset.
+#[must_use]
+pub fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+    (line, column)
+}
+
+/// Reads TOML into a document, with line, column and cause of what is wrong.
+///
+/// # Errors
+/// `(line:column, message)` of the first fault; unknown keys are faults.
+pub fn read_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, (String, String)> {
+    toml::from_str(text).map_err(|error| {
+        let (line, column) = error.span().map_or((1, 1), |span| position(text, span.start));
+        (format!("{line}:{column}"), error.message().trim().replace('\n', " "))
+    })
+}
+
+impl Policy {
+    /// Reads a policy from TOML and checks its sense.
+    ///
+    /// # Errors
+    /// [`ParsePolicyError`] with line and column for a malformed text, or what makes no sense.
+    pub fn parse(text: &str) -> Result<Self, ParsePolicyError> {
+        let raw: RawPolicy = read_toml(text).map_err(|(at, message)| ParsePolicyError::Malformed { at, message })?;
+        Self::build(raw)
+    }
+
+    /// Checks the sense of a policy.
+    ///
+    /// # Errors
+    /// [`ParsePolicyError::Senseless`] with the reason.
+    pub fn build(raw: RawPolicy) -> Result<Self, ParsePolicyError> {
+        let refuse = |why: String| Err(ParsePolicyError::Senseless(why));
+        if raw.schema != POLICY_SCHEMA {
+            return refuse(format!("schema is \"{}\", expected \"{POLICY_SCHEMA}\"", raw.schema));
+        }
+        if raw.inside.is_empty() {
+            return refuse("inside is empty: without a perimeter every network would be outside; name the inside networks or leave the key out".to_owned());
+        }
+        for (who, text) in [("owner", &raw.duty.owner), ("deputy", &raw.duty.deputy), ("group", &raw.duty.group)] {
+            if text.trim().is_empty() {
+                return refuse(format!("duty.{who} is empty: a decision without a person behind it is not a policy"));
+            }
+        }
+        for rule in &raw.decide {
+            if !matches!(rule.level, 0 | 3 | 5 | 6) {
+                return refuse(format!("decide for \"{}\": level {} is not available; levels are 0 (record), 3 (destination), 5 (host), 6 (all but management)", rule.detector, rule.level));
+            }
+            if rule.level > 0 && !(Span::from_secs(1)..=Span::from_hours(24 * 30)).contains(&rule.lease) {
+                return refuse(format!("decide for \"{}\": lease {} is outside 1s to 30d", rule.detector, rule.lease));
+            }
+        }
+        let exempt = raw.exempt.into_iter().map(build_exemption).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            version: raw.version,
+            mode: raw.mode,
+            inside: raw.inside,
+            decide: raw.decide,
+            budget: raw.budget,
+            exempt,
+            allowance: raw.allowance,
+            allow: raw.allow,
+            duty: raw.duty,
+            expires: None,
+        })
+    }
+
+    /// The built-in policy: dry-run, shipped perimeter, nothing exempt, nobody in particular on duty.
+    #[must_use]
+    pub fn built_in(mode: Mode) -> Self {
+        let rule = |detector: &str, grade, level| DecideRule { detector: detector.to_owned(), grade, level, lease: default_lease() };
+        Self {
+            version: 0,
+            mode,
+            inside: default_inside(),
+            decide: vec![rule("plugx.*", Grade::Malicious, 5), rule("indicator.*", Grade::Malicious, 3), rule("behaviour.*", Grade::Suspect, 0)],
+            budget: Budget::default(),
+            exempt: Vec::new(),
+            allowance: Allowance::default(),
+            allow: Vec::new(),
+            duty: Duty { group: "unassigned".to_owned(), owner: "nobody yet".to_owned(), deputy: "nobody yet".to_owned() },
+            expires: None,
+        }
+    }
+
+    /// The line of the decision table for a detector and a grade.
+    #[must_use]
+    pub fn rule_for(&self, detector: &str, grade: Grade) -> Option<&DecideRule> {
+        self.decide.iter().find(|rule| rule.grade <= grade && pattern_fits(&rule.detector, detector))
+    }
+}
+
+fn pattern_fits(pattern: &str, detector: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => detector.starts_with(prefix),
+        None => pattern == detector,
+    }
+}
+
+fn build_exemption(raw: RawExemption) -> Result<Exemption, ParsePolicyError> {
+    let refuse = |why: &str| Err(ParsePolicyError::Senseless(format!("exempt \"{}\": {why}", raw.name)));
+    if raw.name.trim().is_empty() {
+        return refuse("name is empty");
+    }
+    match (&raw.to, &raw.service) {
+        (Some(to), None) => {
+            if to.prefix_len() == 0 {
+                return refuse("to names every address; an exemption that exempts all would make every cut empty");
+            }
+            if raw.from.is_some() {
+                return refuse("from belongs to service, not to to");
+            }
+            if raw.port.is_some() && !matches!(raw.transport, Some(Transport::Tcp | Transport::Udp)) {
+                return refuse("a port needs transport = \"tcp\" or \"udp\"");
+            }
+            Ok(Exemption::Peer { name: raw.name, to: *to, transport: raw.transport, port: raw.port })
+        }
+        (None, Some(service)) => {
+            let Some((transport, port)) = service.split_once('/') else {
+                return refuse("service is written tcp/443 or udp/123");
+            };
+            let transport = match transport {
+                "tcp" => Transport::Tcp,
+                "udp" => Transport::Udp,
+                _ => return refuse("service is written tcp/443 or udp/123"),
+            };
+            let Ok(port) = port.parse() else {
+                return refuse("the port of service is not a number from 1 to 65535");
+            };
+            let Some(from) = raw.from else {
+                return refuse("service needs from: the networks that it may answer");
+            };
+            if raw.transport.is_some() || raw.port.is_some() {
+                return refuse("transport and port belong to to, not to service");
+            }
+            Ok(Exemption::Service { name: raw.name, transport, port, from })
+        }
+        _ => refuse("needs either to or service"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+schema = "sekisho.policy/1"
+version = 42
+mode = "enforce"
+[[decide]]
+detector = "plugx.*"
+grade = "malicious"
+level = 5
+lease = "24h"
+[[exempt]]
+name = "backup"
+to = "198.51.100.20/32"
+transport = "tcp"
+port = 443
+[[exempt]]
+name = "customers"
+service = "tcp/80"
+from = "0.0.0.0/0"
+[duty]
+group = "web"
+owner = "Aiko <aiko@example>"
+deputy = "Ben <ben@example>"
+"#;
+
+    #[test]
+    fn a_good_policy_is_read_whole() {
+        let policy = Policy::parse(GOOD).unwrap();
+        assert_eq!((policy.version, policy.mode, policy.exempt.len()), (42, Mode::Enforce, 2));
+        assert_eq!(policy.rule_for("plugx.tcp", Grade::Malicious).unwrap().level, 5);
+        assert!(policy.rule_for("plugx.tcp", Grade::Suspect).is_none());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_line_and_column() {
+        let error = Policy::parse(&GOOD.replace("mode =", "mood = 1\nmode =")).unwrap_err().to_string();
+        assert!(error.starts_with("4:1:") && error.contains("mood"), "{error}");
+    }
+
+    #[test]
+    fn an_exemption_of_everything_is_refused() {
+        let error = Policy::parse(&GOOD.replace("198.51.100.20/32", "0.0.0.0/0")).unwrap_err().to_string();
+        assert!(error.contains("every cut empty"), "{error}");
+    }
+
+    #[test]
+    fn a_duty_without_an_owner_is_refused() {
+        assert!(Policy::parse(&GOOD.replace("Aiko <aiko@example>", " ")).is_err());
+    }
+}
