@@ -1,2 +1,54 @@
-//! Entry point.
-fn main() {}
+//! Housekeeping in Rust: `cargo xtask VERB`.
+//!
+//! Imports no product crate, so that it builds when the product does not.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people at a terminal")]
+
+mod bench;
+mod captures;
+mod ci;
+mod demo;
+mod host;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask VERB
+
+  demo [--once] [--json]   the JTB story in a laboratory of namespaces, from a bare machine
+  test [-- ARG…]           the whole test suite, laboratories included, from a bare machine
+  ci                       what .ci/run calls: formatting, lints, docs, tidy, licences, test, demo, short benches
+  tidy                     layers without cycles, size limits, words, dependency ceilings
+  setup                    install the Debian packages that build and tests need
+  bench engine DIR         cost per packet in replay beside the bare libpcap loop; DIR holds the workload generator
+  bench indicators DIR     1,000 against 1,000,000 addresses and names: start, memory, cost per packet
+  bench contain [--short]  time to contain in the laboratory, beside a forked nft
+  captures DIR             replay public captures: no panic, every frame accounted for, no plugx.tcp
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["demo", rest @ ..] => demo::demo(rest),
+        ["test", rest @ ..] => demo::test(rest),
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(),
+        ["setup"] => host::install_packages(),
+        ["bench", "engine", folder, rest @ ..] => bench::engine(folder, rest),
+        ["bench", "indicators", folder] => bench::indicators(folder),
+        ["bench", "contain", rest @ ..] => bench::contain(rest),
+        ["captures", folder] => captures::run(folder),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

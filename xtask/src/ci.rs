@@ -1,0 +1,73 @@
+//! What `.ci/run` calls: every check, in the order in which a fault is cheapest to hear of.
+
+use crate::host::{self, Failure};
+use crate::{bench, captures, demo, tidy};
+use std::path::PathBuf;
+
+/// Version of cargo-deny that the checks were written for.
+const DENY: &str = "0.20.2";
+
+pub(crate) fn run() -> Result<(), Failure> {
+    host::install_packages()?;
+    host::run(&mut host::cargo(&["fmt", "--all", "--check"]))?;
+    tidy::run()?;
+    host::run(&mut host::cargo(&[
+        "clippy",
+        "--locked",
+        "-j2",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    host::run(
+        host::cargo(&[
+            "doc",
+            "--locked",
+            "-j2",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ])
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
+    )?;
+    deny()?;
+    demo::test(&[])?;
+    demo::demo(&["--once", "--json"])?;
+    bench::contain(&["--short"])?;
+    match shared() {
+        Some(shared) => {
+            captures::run(&shared.join("data/pcap").to_string_lossy())?;
+            let generator = shared.join("bench").to_string_lossy().into_owned();
+            bench::engine(&generator, &["--short"])?;
+            bench::indicators(&generator)?;
+        }
+        None => eprintln!(
+            "NOT COVERED here: public captures and the engine benches, as the folder with their data is not on this machine"
+        ),
+    }
+    Ok(())
+}
+
+/// The folder with captures and workload generators, beside the checkout on the machines that have it.
+fn shared() -> Option<PathBuf> {
+    let beside = host::top().parent()?.join("shared");
+    beside.join("data/pcap").is_dir().then_some(beside)
+}
+
+fn deny() -> Result<(), Failure> {
+    let there =
+        host::cargo(&["deny", "--version"]).output().is_ok_and(|done| done.status.success());
+    if !there {
+        host::run(&mut host::cargo(&[
+            "install",
+            "--locked",
+            "-j2",
+            "cargo-deny",
+            "--version",
+            DENY,
+        ]))?;
+    }
+    host::run(&mut host::cargo(&["deny", "--locked", "check", "bans", "licenses", "sources"]))
+}
