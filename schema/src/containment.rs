@@ -63,7 +63,9 @@ impl fmt::Display for Scope {
 
 /// Why a text names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("\"{0}\" is not a scope: dest:ADDR, cgroup:PATH, container:ID, host, management-only, internal:ADDR or internal:MAC")]
+#[error(
+    "\"{0}\" is not a scope: dest:ADDR, cgroup:PATH, container:ID, host, management-only, internal:ADDR or internal:MAC"
+)]
 pub struct ParseScopeError(String);
 
 impl FromStr for Scope {
@@ -81,12 +83,18 @@ impl FromStr for Scope {
             return Err(refuse());
         }
         match kind {
-            "cgroup" if value.starts_with('/') && value.len() > 1 => Ok(Self::Cgroup(value.to_owned())),
+            "cgroup" if value.starts_with('/') && value.len() > 1 => {
+                Ok(Self::Cgroup(value.to_owned()))
+            }
             "container" => Ok(Self::Container(value.to_owned())),
             "dest" => {
                 let address: IpAddr = value.parse().map_err(|_| refuse())?;
                 // The unspecified address names every host to some tools; here it names none.
-                if address.is_unspecified() { Err(refuse()) } else { Ok(Self::Destination(address.to_canonical())) }
+                if address.is_unspecified() {
+                    Err(refuse())
+                } else {
+                    Ok(Self::Destination(address.to_canonical()))
+                }
             }
             "internal" => Ok(Self::Internal(value.to_owned())),
             _ => Err(refuse()),
@@ -197,14 +205,33 @@ mod tests {
 
     #[test]
     fn a_scope_reads_back_what_it_writes() {
-        for text in ["dest:203.0.113.9", "dest:2001:db8::1", "cgroup:/system.slice/web.service", "container:0a1b", "host", "management-only", "internal:10.0.0.9"] {
+        for text in [
+            "dest:203.0.113.9",
+            "dest:2001:db8::1",
+            "cgroup:/system.slice/web.service",
+            "container:0a1b",
+            "host",
+            "management-only",
+            "internal:10.0.0.9",
+        ] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn an_empty_target_never_means_all() {
-        for text in ["", "dest:", "cgroup:", "cgroup:/", "container:", "internal:", "dest:0.0.0.0", "dest:::", "all", "*"] {
+        for text in [
+            "",
+            "dest:",
+            "cgroup:",
+            "cgroup:/",
+            "container:",
+            "internal:",
+            "dest:0.0.0.0",
+            "dest:::",
+            "all",
+            "*",
+        ] {
             assert!(text.parse::<Scope>().is_err(), "{text}");
         }
     }

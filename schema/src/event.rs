@@ -175,7 +175,13 @@ impl Envelope {
     /// The line for a record.
     #[must_use]
     pub fn new(seq: u64, host: &str, record: Record) -> Self {
-        Self { schema: EVENT_SCHEMA.to_owned(), seq, at: record.at, host: host.to_owned(), body: record.body }
+        Self {
+            schema: EVENT_SCHEMA.to_owned(),
+            seq,
+            at: record.at,
+            host: host.to_owned(),
+            body: record.body,
+        }
     }
 }
 
@@ -185,7 +191,14 @@ mod tests {
 
     #[test]
     fn a_line_carries_the_common_keys_first_and_reads_back() {
-        let record = Record { at: Timestamp::EPOCH, body: Body::Gap(Gap { cause: "capture-drop".into(), count: 3, detail: "three frames".into() }) };
+        let record = Record {
+            at: Timestamp::EPOCH,
+            body: Body::Gap(Gap {
+                cause: "capture-drop".into(),
+                count: 3,
+                detail: "three frames".into(),
+            }),
+        };
         let line = Envelope::new(7, "web-1", record);
         let text = serde_json::to_string(&line).unwrap();
         assert!(text.starts_with(r#"{"schema":"sekisho.event/1","seq":7,"at":"1970-01-01T00:00:00.000000000Z","host":"web-1","type":"gap","#), "{text}");

@@ -55,7 +55,13 @@ impl FlowRecord {
     /// The record of a flow.
     #[must_use]
     pub fn new(key: &FlowKey, direction: Direction) -> Self {
-        Self { transport: key.transport, local: key.local, remote: key.remote, community_id: key.community_id(), direction }
+        Self {
+            transport: key.transport,
+            local: key.local,
+            remote: key.remote,
+            community_id: key.community_id(),
+            direction,
+        }
     }
 
     /// The key of the flow.
@@ -120,7 +126,10 @@ impl Evidence {
     /// Evidence of a kind with these facts.
     #[must_use]
     pub fn new<const N: usize>(kind: &str, facts: [(&str, serde_json::Value); N]) -> Self {
-        Self { kind: kind.to_owned(), facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
+        Self {
+            kind: kind.to_owned(),
+            facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
     }
 }
 

@@ -15,9 +15,14 @@ pub mod policy;
 pub mod sealed;
 pub mod time;
 
-pub use containment::{Containment, ContainmentId, ContainmentSet, Coverage, Proof, Receipt, Scope};
+pub use containment::{
+    Containment, ContainmentId, ContainmentSet, Coverage, Proof, Receipt, Scope,
+};
 pub use event::{Body, Envelope, Record};
-pub use finding::{Action, DecisionRecord, Evidence, Finding, FlowRecord, Grade, IndicatorRecord, Process, Reason, Subject};
+pub use finding::{
+    Action, DecisionRecord, Evidence, Finding, FlowRecord, Grade, IndicatorRecord, Process, Reason,
+    Subject,
+};
 pub use net::{FlowKey, Transport};
 pub use policy::{Mode, Policy};
 pub use sealed::{Sealed, TrustAnchors, Verified};

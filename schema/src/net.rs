@@ -77,7 +77,11 @@ impl<'de> Deserialize<'de> for Transport {
                 .strip_prefix("ip-")
                 .and_then(|number| number.parse().ok())
                 .map(Self::Other)
-                .ok_or_else(|| serde::de::Error::custom(format!("\"{other}\" is not a transport: tcp, udp, icmp, icmpv6 or ip-NUMBER"))),
+                .ok_or_else(|| {
+                    serde::de::Error::custom(format!(
+                        "\"{other}\" is not a transport: tcp, udp, icmp, icmpv6 or ip-NUMBER"
+                    ))
+                }),
         }
     }
 }
@@ -100,7 +104,8 @@ impl FlowKey {
     #[must_use]
     pub fn community_id(&self) -> String {
         let (a, b) = (self.local, self.remote);
-        let (first, second) = if (a.ip(), a.port()) <= (b.ip(), b.port()) { (a, b) } else { (b, a) };
+        let (first, second) =
+            if (a.ip(), a.port()) <= (b.ip(), b.port()) { (a, b) } else { (b, a) };
         let mut hash = Sha1::new();
         hash.update([0, 0]);
         for end in [first, second] {

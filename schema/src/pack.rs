@@ -88,7 +88,10 @@ impl RulePack {
     pub fn parse(text: &str) -> Result<Self, ParsePackError> {
         let pack: Self = read_toml(text).map_err(|(at, message)| ParsePackError { at, message })?;
         if pack.schema != PACK_SCHEMA {
-            return Err(ParsePackError { at: "1:1".to_owned(), message: format!("schema is \"{}\", expected \"{PACK_SCHEMA}\"", pack.schema) });
+            return Err(ParsePackError {
+                at: "1:1".to_owned(),
+                message: format!("schema is \"{}\", expected \"{PACK_SCHEMA}\"", pack.schema),
+            });
         }
         Ok(pack)
     }
@@ -100,6 +103,9 @@ impl DetectorEntry {
     /// # Errors
     /// What the settings lack or hold too much.
     pub fn settings_as<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
-        self.settings.clone().try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+        self.settings
+            .clone()
+            .try_into()
+            .map_err(|error: toml::de::Error| error.message().to_owned())
     }
 }

@@ -114,7 +114,12 @@ pub struct Allowance {
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self { per_destination_bytes: 20_000_000, per_host_day_bytes: 50_000_000, learn_for: Span::from_hours(24), approved: Vec::new() }
+        Self {
+            per_destination_bytes: 20_000_000,
+            per_host_day_bytes: 50_000_000,
+            learn_for: Span::from_hours(24),
+            approved: Vec::new(),
+        }
     }
 }
 
@@ -189,10 +194,23 @@ fn default_lease() -> Span {
 pub fn default_inside() -> Vec<IpNet> {
     // RFC 1918, RFC 6598, RFC 3927, RFC 1122 (loopback), RFC 5771 (multicast), RFC 919 (limited broadcast),
     // RFC 4291 (loopback, link-local, multicast), RFC 4193.
-    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::1/128", "fe80::/10", "fc00::/7", "ff00::/8"]
-        .iter()
-        .filter_map(|network| network.parse().ok())
-        .collect()
+    [
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "127.0.0.0/8",
+        "224.0.0.0/4",
+        "255.255.255.255/32",
+        "::1/128",
+        "fe80::/10",
+        "fc00::/7",
+        "ff00::/8",
+    ]
+    .iter()
+    .filter_map(|network| network.parse().ok())
+    .collect()
 }
 
 /// A policy that has been checked.
@@ -262,7 +280,8 @@ impl Policy {
     /// # Errors
     /// [`ParsePolicyError`] with line and column for a malformed text, or what makes no sense.
     pub fn parse(text: &str) -> Result<Self, ParsePolicyError> {
-        let raw: RawPolicy = read_toml(text).map_err(|(at, message)| ParsePolicyError::Malformed { at, message })?;
+        let raw: RawPolicy =
+            read_toml(text).map_err(|(at, message)| ParsePolicyError::Malformed { at, message })?;
         Self::build(raw)
     }
 
@@ -278,17 +297,29 @@ impl Policy {
         if raw.inside.is_empty() {
             return refuse("inside is empty: without a perimeter every network would be outside; name the inside networks or leave the key out".to_owned());
         }
-        for (who, text) in [("owner", &raw.duty.owner), ("deputy", &raw.duty.deputy), ("group", &raw.duty.group)] {
+        for (who, text) in
+            [("owner", &raw.duty.owner), ("deputy", &raw.duty.deputy), ("group", &raw.duty.group)]
+        {
             if text.trim().is_empty() {
-                return refuse(format!("duty.{who} is empty: a decision without a person behind it is not a policy"));
+                return refuse(format!(
+                    "duty.{who} is empty: a decision without a person behind it is not a policy"
+                ));
             }
         }
         for rule in &raw.decide {
             if !matches!(rule.level, 0 | 3 | 5 | 6) {
-                return refuse(format!("decide for \"{}\": level {} is not available; levels are 0 (record), 3 (destination), 5 (host), 6 (all but management)", rule.detector, rule.level));
+                return refuse(format!(
+                    "decide for \"{}\": level {} is not available; levels are 0 (record), 3 (destination), 5 (host), 6 (all but management)",
+                    rule.detector, rule.level
+                ));
             }
-            if rule.level > 0 && !(Span::from_secs(1)..=Span::from_hours(24 * 30)).contains(&rule.lease) {
-                return refuse(format!("decide for \"{}\": lease {} is outside 1s to 30d", rule.detector, rule.lease));
+            if rule.level > 0
+                && !(Span::from_secs(1)..=Span::from_hours(24 * 30)).contains(&rule.lease)
+            {
+                return refuse(format!(
+                    "decide for \"{}\": lease {} is outside 1s to 30d",
+                    rule.detector, rule.lease
+                ));
             }
         }
         let exempt = raw.exempt.into_iter().map(build_exemption).collect::<Result<Vec<_>, _>>()?;
@@ -309,17 +340,30 @@ impl Policy {
     /// The built-in policy: dry-run, shipped perimeter, nothing exempt, nobody in particular on duty.
     #[must_use]
     pub fn built_in(mode: Mode) -> Self {
-        let rule = |detector: &str, grade, level| DecideRule { detector: detector.to_owned(), grade, level, lease: default_lease() };
+        let rule = |detector: &str, grade, level| DecideRule {
+            detector: detector.to_owned(),
+            grade,
+            level,
+            lease: default_lease(),
+        };
         Self {
             version: 0,
             mode,
             inside: default_inside(),
-            decide: vec![rule("plugx.*", Grade::Malicious, 5), rule("indicator.*", Grade::Malicious, 3), rule("behaviour.*", Grade::Suspect, 0)],
+            decide: vec![
+                rule("plugx.*", Grade::Malicious, 5),
+                rule("indicator.*", Grade::Malicious, 3),
+                rule("behaviour.*", Grade::Suspect, 0),
+            ],
             budget: Budget::default(),
             exempt: Vec::new(),
             allowance: Allowance::default(),
             allow: Vec::new(),
-            duty: Duty { group: "unassigned".to_owned(), owner: "nobody yet".to_owned(), deputy: "nobody yet".to_owned() },
+            duty: Duty {
+                group: "unassigned".to_owned(),
+                owner: "nobody yet".to_owned(),
+                deputy: "nobody yet".to_owned(),
+            },
             expires: None,
         }
     }
@@ -327,7 +371,9 @@ impl Policy {
     /// The line of the decision table for a detector and a grade.
     #[must_use]
     pub fn rule_for(&self, detector: &str, grade: Grade) -> Option<&DecideRule> {
-        self.decide.iter().find(|rule| rule.grade <= grade && pattern_fits(&rule.detector, detector))
+        self.decide
+            .iter()
+            .find(|rule| rule.grade <= grade && pattern_fits(&rule.detector, detector))
     }
 }
 
@@ -339,22 +385,31 @@ fn pattern_fits(pattern: &str, detector: &str) -> bool {
 }
 
 fn build_exemption(raw: RawExemption) -> Result<Exemption, ParsePolicyError> {
-    let refuse = |why: &str| Err(ParsePolicyError::Senseless(format!("exempt \"{}\": {why}", raw.name)));
+    let refuse =
+        |why: &str| Err(ParsePolicyError::Senseless(format!("exempt \"{}\": {why}", raw.name)));
     if raw.name.trim().is_empty() {
         return refuse("name is empty");
     }
     match (&raw.to, &raw.service) {
         (Some(to), None) => {
             if to.prefix_len() == 0 {
-                return refuse("to names every address; an exemption that exempts all would make every cut empty");
+                return refuse(
+                    "to names every address; an exemption that exempts all would make every cut empty",
+                );
             }
             if raw.from.is_some() {
                 return refuse("from belongs to service, not to to");
             }
-            if raw.port.is_some() && !matches!(raw.transport, Some(Transport::Tcp | Transport::Udp)) {
+            if raw.port.is_some() && !matches!(raw.transport, Some(Transport::Tcp | Transport::Udp))
+            {
                 return refuse("a port needs transport = \"tcp\" or \"udp\"");
             }
-            Ok(Exemption::Peer { name: raw.name, to: *to, transport: raw.transport, port: raw.port })
+            Ok(Exemption::Peer {
+                name: raw.name,
+                to: *to,
+                transport: raw.transport,
+                port: raw.port,
+            })
         }
         (None, Some(service)) => {
             let Some((transport, port)) = service.split_once('/') else {
@@ -418,13 +473,15 @@ deputy = "Ben <ben@example>"
 
     #[test]
     fn an_unknown_key_is_refused_with_line_and_column() {
-        let error = Policy::parse(&GOOD.replace("mode =", "mood = 1\nmode =")).unwrap_err().to_string();
+        let error =
+            Policy::parse(&GOOD.replace("mode =", "mood = 1\nmode =")).unwrap_err().to_string();
         assert!(error.starts_with("4:1:") && error.contains("mood"), "{error}");
     }
 
     #[test]
     fn an_exemption_of_everything_is_refused() {
-        let error = Policy::parse(&GOOD.replace("198.51.100.20/32", "0.0.0.0/0")).unwrap_err().to_string();
+        let error =
+            Policy::parse(&GOOD.replace("198.51.100.20/32", "0.0.0.0/0")).unwrap_err().to_string();
         assert!(error.contains("every cut empty"), "{error}");
     }
 

@@ -137,7 +137,11 @@ pub const PUBLIC_PREFIX: &str = "sekisho-ed25519-public:";
 pub const SECRET_PREFIX: &str = "sekisho-ed25519-secret:";
 
 fn key_bytes(text: &str, prefix: &'static str) -> Result<[u8; 32], ParseKeyError> {
-    text.trim().strip_prefix(prefix).and_then(|body| BASE64.decode(body).ok()).and_then(|bytes| bytes.try_into().ok()).ok_or(ParseKeyError { prefix })
+    text.trim()
+        .strip_prefix(prefix)
+        .and_then(|body| BASE64.decode(body).ok())
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or(ParseKeyError { prefix })
 }
 
 /// Reads a secret key from its text form.
@@ -153,14 +157,18 @@ pub fn parse_secret(text: &str) -> Result<SigningKey, ParseKeyError> {
 /// # Errors
 /// When the text is not such a key.
 pub fn parse_public(text: &str) -> Result<VerifyingKey, ParseKeyError> {
-    VerifyingKey::from_bytes(&key_bytes(text, PUBLIC_PREFIX)?).map_err(|_| ParseKeyError { prefix: PUBLIC_PREFIX })
+    VerifyingKey::from_bytes(&key_bytes(text, PUBLIC_PREFIX)?)
+        .map_err(|_| ParseKeyError { prefix: PUBLIC_PREFIX })
 }
 
 /// Text forms `(secret, public)` of the key pair grown from 32 random bytes.
 #[must_use]
 pub fn key_pair(seed: &[u8; 32]) -> (String, String) {
     let key = SigningKey::from_bytes(seed);
-    (format!("{SECRET_PREFIX}{}", BASE64.encode(seed)), format!("{PUBLIC_PREFIX}{}", BASE64.encode(key.verifying_key().as_bytes())))
+    (
+        format!("{SECRET_PREFIX}{}", BASE64.encode(seed)),
+        format!("{PUBLIC_PREFIX}{}", BASE64.encode(key.verifying_key().as_bytes())),
+    )
 }
 
 /// The id of a key: the first eight bytes of its SHA-256, in hexadecimal.
@@ -179,7 +187,10 @@ impl TrustAnchors {
     /// Anchors with the number of them that must have signed; at least one is always needed.
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = VerifyingKey>, threshold: usize) -> Self {
-        Self { keys: keys.into_iter().map(|key| (key_id(&key), key)).collect(), threshold: threshold.max(1) }
+        Self {
+            keys: keys.into_iter().map(|key| (key_id(&key), key)).collect(),
+            threshold: threshold.max(1),
+        }
     }
 
     /// Ids of the anchors.
@@ -198,7 +209,14 @@ impl Sealed {
     /// Puts a document's bytes into an envelope, without a signature yet.
     #[must_use]
     pub fn wrap(kind: &str, version: u64, expires: Timestamp, payload: &[u8]) -> Self {
-        Self { schema: SEAL_SCHEMA.to_owned(), kind: kind.to_owned(), version, expires, payload: BASE64.encode(payload), signatures: BTreeMap::new() }
+        Self {
+            schema: SEAL_SCHEMA.to_owned(),
+            kind: kind.to_owned(),
+            version,
+            expires,
+            payload: BASE64.encode(payload),
+            signatures: BTreeMap::new(),
+        }
     }
 
     /// Adds a signature.
@@ -214,8 +232,16 @@ impl Sealed {
     /// # Errors
     /// [`SealError::Malformed`] with the parser's message.
     pub fn parse(text: &str) -> Result<Self, SealError> {
-        let sealed: Self = serde_json::from_str(text).map_err(|error| SealError::Malformed(error.to_string()))?;
-        if sealed.schema == SEAL_SCHEMA { Ok(sealed) } else { Err(SealError::Malformed(format!("schema is \"{}\", expected \"{SEAL_SCHEMA}\"", sealed.schema))) }
+        let sealed: Self =
+            serde_json::from_str(text).map_err(|error| SealError::Malformed(error.to_string()))?;
+        if sealed.schema == SEAL_SCHEMA {
+            Ok(sealed)
+        } else {
+            Err(SealError::Malformed(format!(
+                "schema is \"{}\", expected \"{SEAL_SCHEMA}\"",
+                sealed.schema
+            )))
+        }
     }
 
     /// The text form, one JSON object.
@@ -229,7 +255,9 @@ impl Sealed {
     /// # Errors
     /// [`SealError::Malformed`] when the payload is not base64.
     pub fn payload_bytes(&self) -> Result<Vec<u8>, SealError> {
-        BASE64.decode(&self.payload).map_err(|error| SealError::Malformed(format!("payload: {error}")))
+        BASE64
+            .decode(&self.payload)
+            .map_err(|error| SealError::Malformed(format!("payload: {error}")))
     }
 
     /// SHA-256 of what is signed, in hexadecimal: the name of this very envelope's content.
@@ -240,7 +268,13 @@ impl Sealed {
 
     fn signed_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for part in [SEAL_SCHEMA, &self.kind, &self.version.to_string(), &self.expires.nanos().to_string(), &self.payload] {
+        for part in [
+            SEAL_SCHEMA,
+            &self.kind,
+            &self.version.to_string(),
+            &self.expires.nanos().to_string(),
+            &self.payload,
+        ] {
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bytes.extend_from_slice(part.as_bytes());
         }
@@ -262,7 +296,8 @@ impl Sealed {
         let mut good = 0;
         for (id, key) in &anchors.keys {
             let Some(text) = self.signatures.get(id) else { continue };
-            let signature = BASE64.decode(text).ok().and_then(|raw| Signature::from_slice(&raw).ok());
+            let signature =
+                BASE64.decode(text).ok().and_then(|raw| Signature::from_slice(&raw).ok());
             match signature {
                 Some(signature) if key.verify_strict(&bytes, &signature).is_ok() => good += 1,
                 _ => return Err(SealError::Tampered(id.clone())),
@@ -280,7 +315,12 @@ impl Sealed {
     ///
     /// # Errors
     /// The [`SealError`] that says what does not hold; the policy in force stays.
-    pub fn open_policy(&self, anchors: &TrustAnchors, now: Timestamp, in_force: u64) -> Result<Verified<crate::Policy>, SealError> {
+    pub fn open_policy(
+        &self,
+        anchors: &TrustAnchors,
+        now: Timestamp,
+        in_force: u64,
+    ) -> Result<Verified<crate::Policy>, SealError> {
         self.check_signatures("policy", anchors)?;
         if self.expires <= now {
             return Err(SealError::Expired(self.expires));
@@ -297,14 +337,21 @@ impl Sealed {
     ///
     /// # Errors
     /// The [`SealError`] that says what does not hold.
-    pub fn reopen_policy(&self, anchors: &TrustAnchors) -> Result<Verified<crate::Policy>, SealError> {
+    pub fn reopen_policy(
+        &self,
+        anchors: &TrustAnchors,
+    ) -> Result<Verified<crate::Policy>, SealError> {
         self.check_signatures("policy", anchors)?;
         let unreadable = |why: String| SealError::Payload { kind: "policy".to_owned(), why };
         let bytes = self.payload_bytes()?;
         let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
-        let mut policy = crate::Policy::parse(text).map_err(|error| unreadable(error.to_string()))?;
+        let mut policy =
+            crate::Policy::parse(text).map_err(|error| unreadable(error.to_string()))?;
         if policy.version != self.version {
-            return Err(unreadable(format!("it says version {}, its envelope {}", policy.version, self.version)));
+            return Err(unreadable(format!(
+                "it says version {}, its envelope {}",
+                policy.version, self.version
+            )));
         }
         policy.expires = Some(self.expires);
         Ok(Verified { document: policy })
@@ -341,7 +388,9 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_nanos(1_780_000_000_000_000_000);
 
     fn policy(version: u64) -> String {
-        format!("schema = \"sekisho.policy/1\"\nversion = {version}\nmode = \"enforce\"\n[duty]\ngroup = \"web\"\nowner = \"a\"\ndeputy = \"b\"\n")
+        format!(
+            "schema = \"sekisho.policy/1\"\nversion = {version}\nmode = \"enforce\"\n[duty]\ngroup = \"web\"\nowner = \"a\"\ndeputy = \"b\"\n"
+        )
     }
 
     fn key(seed: u8) -> SigningKey {
@@ -359,7 +408,9 @@ mod tests {
     #[test]
     fn a_policy_signed_by_enough_anchors_opens() {
         let anchors = TrustAnchors::new([key(1).verifying_key(), key(2).verifying_key()], 2);
-        let envelope = Sealed::parse(&sealed(7, later()).signed_by(&key(1)).signed_by(&key(2)).to_text()).unwrap();
+        let envelope =
+            Sealed::parse(&sealed(7, later()).signed_by(&key(1)).signed_by(&key(2)).to_text())
+                .unwrap();
         assert_eq!(envelope.open_policy(&anchors, NOW, 6).unwrap().version, 7);
     }
 
@@ -372,14 +423,24 @@ mod tests {
         assert_eq!(open(&sealed(7, later()).signed_by(&key(1))), "threshold");
         let good = sealed(7, later()).signed_by(&key(1)).signed_by(&key(2));
         assert_eq!(open(&Sealed { version: 8, ..good.clone() }), "tampered");
-        assert_eq!(open(&Sealed { expires: later().after(Span::from_secs(1)), ..good }), "tampered");
+        assert_eq!(
+            open(&Sealed { expires: later().after(Span::from_secs(1)), ..good }),
+            "tampered"
+        );
         assert_eq!(open(&sealed(7, NOW).signed_by(&key(1)).signed_by(&key(2))), "expired");
         assert_eq!(open(&sealed(6, later()).signed_by(&key(1)).signed_by(&key(2))), "rollback");
     }
 
     #[test]
     fn without_any_anchor_nothing_is_believed() {
-        assert_eq!(sealed(7, later()).signed_by(&key(1)).open_policy(&TrustAnchors::new([], 0), NOW, 0).unwrap_err().reason(), "threshold");
+        assert_eq!(
+            sealed(7, later())
+                .signed_by(&key(1))
+                .open_policy(&TrustAnchors::new([], 0), NOW, 0)
+                .unwrap_err()
+                .reason(),
+            "threshold"
+        );
     }
 
     #[test]

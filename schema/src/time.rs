@@ -145,7 +145,13 @@ impl fmt::Display for Timestamp {
         let nanos = self.0.rem_euclid(NANOS);
         let (y, m, d) = civil(secs.div_euclid(86_400));
         let s = secs.rem_euclid(86_400);
-        write!(f, "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{nanos:09}Z", s / 3600, s / 60 % 60, s % 60)
+        write!(
+            f,
+            "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{nanos:09}Z",
+            s / 3600,
+            s / 60 % 60,
+            s % 60
+        )
     }
 }
 
@@ -163,7 +169,12 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
         if part.bytes().all(|b| b.is_ascii_digit()) { part.parse().ok() } else { None }
     };
     let mark = |at: usize, byte: u8| text.as_bytes().get(at) == Some(&byte);
-    if !(mark(4, b'-') && mark(7, b'-') && (mark(10, b'T') || mark(10, b' ')) && mark(13, b':') && mark(16, b':')) {
+    if !(mark(4, b'-')
+        && mark(7, b'-')
+        && (mark(10, b'T') || mark(10, b' '))
+        && mark(13, b':')
+        && mark(16, b':'))
+    {
         return None;
     }
     let (y, m, d) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
@@ -171,15 +182,22 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     if !(1..=12).contains(&m) || !(1..=31).contains(&d) || h > 23 || min > 59 || s > 60 {
         return None;
     }
-    let rest = text.get(19..)?.strip_suffix('Z').or_else(|| text.get(19..)?.strip_suffix("+00:00"))?;
+    let rest =
+        text.get(19..)?.strip_suffix('Z').or_else(|| text.get(19..)?.strip_suffix("+00:00"))?;
     let nanos = match rest.strip_prefix('.') {
         None if rest.is_empty() => 0,
-        Some(digits) if (1..=9).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            digits.parse::<i64>().ok()?.checked_mul(10_i64.pow(9_u32.checked_sub(u32::try_from(digits.len()).ok()?)?))?
+        Some(digits)
+            if (1..=9).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            digits
+                .parse::<i64>()
+                .ok()?
+                .checked_mul(10_i64.pow(9_u32.checked_sub(u32::try_from(digits.len()).ok()?)?))?
         }
         _ => return None,
     };
-    let secs = days_from_civil(y, m, d).checked_mul(86_400)?.checked_add(h * 3600 + min * 60 + s)?;
+    let secs =
+        days_from_civil(y, m, d).checked_mul(86_400)?.checked_add(h * 3600 + min * 60 + s)?;
     Some(Timestamp(secs.checked_mul(NANOS)?.checked_add(nanos)?))
 }
 
@@ -248,7 +266,10 @@ mod tests {
             let time = Timestamp::from_nanos(nanos);
             assert_eq!(time.to_string().parse(), Ok(time), "{time}");
         }
-        assert_eq!(Timestamp::from_nanos(951_782_400_000_000_000).to_string(), "2000-02-29T00:00:00.000000000Z");
+        assert_eq!(
+            Timestamp::from_nanos(951_782_400_000_000_000).to_string(),
+            "2000-02-29T00:00:00.000000000Z"
+        );
     }
 
     #[test]
@@ -256,6 +277,10 @@ mod tests {
         for text in ["90s", "15m", "24h", "7d", "250ms", "0s", "17ns"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
         }
-        assert!("24".parse::<Span>().is_err() && "h".parse::<Span>().is_err() && "-1h".parse::<Span>().is_err());
+        assert!(
+            "24".parse::<Span>().is_err()
+                && "h".parse::<Span>().is_err()
+                && "-1h".parse::<Span>().is_err()
+        );
     }
 }

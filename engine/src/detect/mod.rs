@@ -1,2 +1,201 @@
-//! Placeholder, replaced as the crate is built.
+//! Enters: observations, the rules, the policy's allowance and the baseline. Leaves: signals, each
+//! one detector's opinion with its facts. Must not know: modes, budgets, exemptions from cuts,
+//! containments, or how anything is told to people.
+
+mod allowance;
+mod beacon;
+mod first_seen;
+pub mod indicator_set;
 pub mod plugx;
+mod plugx_flow;
+mod sighting;
+pub mod signal;
+
+pub use self::beacon::BeaconSettings;
+pub(crate) use self::first_seen::Approvals;
+pub use self::signal::{Sighted, Signal, SignalKind};
+
+use self::allowance::{ALLOWANCE, Allowances, HOST_BUDGET};
+use self::beacon::{BEACON, Beacons};
+use self::indicator_set::IndicatorSet;
+use self::plugx::PlugxConstants;
+use self::plugx_flow::{PLUGX_TCP, PlugxFlow};
+use self::signal::Warrant;
+use crate::flow::{Appetite, Observation, ObservationKind, Perimeter, Route};
+use crate::learn::{DestinationKey, Destinations};
+use crate::limits::Limits;
+use sekisho_schema::finding::Direction;
+use sekisho_schema::pack::DetectorEntry;
+use sekisho_schema::{Policy, Timestamp};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// What the detectors may consult.
+pub(crate) struct Outlook<'a> {
+    pub(crate) indicators: &'a IndicatorSet,
+    pub(crate) policy: &'a Policy,
+    pub(crate) approvals: &'a Approvals,
+    pub(crate) perimeter: &'a Perimeter,
+    pub(crate) own: &'a BTreeSet<IpAddr>,
+    /// Whether the policy asks to learn without end.
+    pub(crate) keeps_learning: bool,
+}
+
+impl Outlook<'_> {
+    fn is_learning(&self, at: Timestamp, learned: &Destinations) -> bool {
+        self.keeps_learning || !learned.is_mature(at, self.policy.allowance.learn_for)
+    }
+
+    /// Whether an address may be the target of a cut: a name can be made to point anywhere.
+    fn is_outside(&self, address: IpAddr) -> bool {
+        !address.is_multicast() && !self.perimeter.is_inside(address)
+    }
+
+    fn host(&self, local: IpAddr) -> Option<IpAddr> {
+        (!self.own.contains(&local)).then_some(local)
+    }
+}
+
+/// Why the settings of a detector can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("settings of {detector} can't be used: {why}; its built-in settings are in force")]
+pub struct SettingsFault {
+    detector: &'static str,
+    why: String,
+}
+
+/// The entry and the name (`pack@version#id`) of the rule that switches a detector on.
+pub(crate) type RuleOf<'a> = dyn Fn(&str) -> Option<(&'a DetectorEntry, &'a str)> + 'a;
+
+/// Every detector.
+#[derive(Debug)]
+pub(crate) struct Detectors {
+    allowances: Allowances,
+    beacons: Option<Beacons>,
+    plugx: Option<PlugxFlow>,
+    capacity: usize,
+    seed: u64,
+}
+
+impl Detectors {
+    pub(crate) fn new(limits: &Limits, seed: u64) -> Self {
+        let capacity = limits.destinations;
+        let allowances = Allowances::new(capacity, seed);
+        Self { allowances, beacons: None, plugx: None, capacity, seed }
+    }
+
+    /// Switches detectors as the packs say; what was counted stays.
+    pub(crate) fn configure(&mut self, rules: &RuleOf<'_>) -> Vec<SettingsFault> {
+        let mut faults = Vec::new();
+        self.plugx = settings::<PlugxConstants>(rules, PLUGX_TCP, &mut faults)
+            .map(|(constants, warrant)| PlugxFlow::new(&constants, warrant));
+        match settings::<BeaconSettings>(rules, BEACON, &mut faults) {
+            Some((settings, warrant)) => match &mut self.beacons {
+                Some(beacons) => beacons.reset(settings, warrant),
+                None => {
+                    let (capacity, seed) = (self.capacity, self.seed);
+                    self.beacons = Some(Beacons::new(settings, warrant, capacity, seed));
+                }
+            },
+            None => self.beacons = None,
+        }
+        self.allowances.configure(warrant(rules, ALLOWANCE), warrant(rules, HOST_BUDGET));
+        faults
+    }
+
+    /// Keys that the detectors' tables had to let go or refuse.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.allowances.evicted() + self.beacons.as_ref().map_or(0, Beacons::evicted)
+    }
+
+    pub(crate) fn observe(
+        &mut self,
+        o: &Observation<'_>,
+        outlook: &Outlook<'_>,
+        learned: &mut Destinations,
+        emit: &mut Vec<Signal>,
+    ) -> Appetite {
+        match o.kind {
+            ObservationKind::Answer { name, address } => {
+                // An address inside tells nothing that the question did not.
+                if outlook.is_outside(address) {
+                    let address = Some(address.to_canonical());
+                    sighting::observe_name(o, outlook, name, Sighted::Answer, address, emit);
+                }
+            }
+            ObservationKind::Burst => {
+                // An indicator can be newer than the flow, and a lease can end before it.
+                sighting::observe_endpoint(o, outlook, emit);
+                if let Some(key) = unapproved(o, outlook)
+                    && let Some(beacons) = &mut self.beacons
+                    && (!learned.knows(&key) || outlook.is_learning(o.at, learned))
+                {
+                    beacons.observe_burst(o, key, emit);
+                }
+            }
+            ObservationKind::Ended => {}
+            ObservationKind::Head { toward, bytes } => {
+                return self
+                    .plugx
+                    .as_ref()
+                    .map_or(Appetite::Enough, |plugx| plugx.observe_head(o, toward, bytes, emit));
+            }
+            ObservationKind::Name { name, source } => {
+                let sighted = Sighted::Name(source);
+                let address = Some(o.flow.key.remote.ip());
+                sighting::observe_name(o, outlook, name, sighted, address, emit);
+            }
+            ObservationKind::Query { name, .. } => {
+                sighting::observe_name(o, outlook, name, Sighted::Query, None, emit);
+            }
+            ObservationKind::Started => sighting::observe_endpoint(o, outlook, emit),
+            ObservationKind::Volume { bytes_out } => {
+                if let Some(key) = unapproved(o, outlook) {
+                    self.allowances.observe_volume(o, &key, bytes_out, outlook, learned, emit);
+                }
+            }
+        }
+        Appetite::Enough
+    }
+}
+
+/// The destination of a flow that this side began and that no person approved.
+fn unapproved(o: &Observation<'_>, outlook: &Outlook<'_>) -> Option<DestinationKey> {
+    let flow = &o.flow;
+    let remote = flow.key.remote.ip();
+    if flow.route != Route::Egress
+        || flow.direction != Direction::Outbound
+        || outlook.approvals.cover(remote, flow.bound_name)
+    {
+        return None;
+    }
+    let host = outlook.host(flow.key.local.ip());
+    Some(first_seen::destination(host, remote, flow.bound_name))
+}
+
+/// What a detector's rule lends to its signals, if a pack switches it on.
+fn warrant(rules: &RuleOf<'_>, detector: &'static str) -> Option<Warrant> {
+    let (entry, rule) = rules(detector)?;
+    Some(Warrant { detector, grade: entry.grade, rule: Some(rule.to_owned()) })
+}
+
+/// The constants of a detector that a pack switches on; without settings its own defaults.
+fn settings<T: DeserializeOwned + Default>(
+    rules: &RuleOf<'_>,
+    detector: &'static str,
+    faults: &mut Vec<SettingsFault>,
+) -> Option<(T, Warrant)> {
+    let warrant = warrant(rules, detector)?;
+    let (entry, _) = rules(detector)?;
+    if entry.settings.is_empty() {
+        return Some((T::default(), warrant));
+    }
+    match entry.settings_as() {
+        Ok(settings) => Some((settings, warrant)),
+        Err(why) => {
+            faults.push(SettingsFault { detector, why });
+            Some((T::default(), warrant))
+        }
+    }
+}

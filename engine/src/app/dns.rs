@@ -1,0 +1,322 @@
+//! DNS messages as far as names and addresses go (RFC 1035, RFC 3596).
+
+use std::net::IpAddr;
+
+use super::{Name, reader::Reader};
+
+/// Fixed header length (RFC 1035 §4.1.1).
+const HEADER_LEN: usize = 12;
+/// Longest name on the wire, length bytes and root included (RFC 1035 §2.3.4).
+const MAX_WIRE_NAME_LEN: usize = 255;
+/// Compression pointers followed in one name; honest messages need few.
+const MAX_JUMPS: usize = 16;
+/// Record types and class read here (RFC 1035 §3.2, RFC 3596 §2.1).
+const TYPE_A: u16 = 1;
+const TYPE_CNAME: u16 = 5;
+const TYPE_AAAA: u16 = 28;
+const CLASS_IN: u16 = 1;
+/// Highest operation code assigned: DSO (RFC 8490).
+const MAX_OPCODE: u16 = 6;
+
+/// One DNS message, possibly cut short; nothing is decoded before it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct DnsMessage<'a> {
+    bytes: &'a [u8],
+    id: u16,
+    flags: u16,
+    questions: u16,
+    answers: u16,
+}
+
+/// The first question of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The name asked for.
+    pub name: Name,
+    /// The record type asked for (IANA number, e.g. 16 for TXT).
+    pub qtype: u16,
+}
+
+/// One answer record of interest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The name the record belongs to.
+    pub owner: Name,
+    /// Seconds the record may be kept.
+    pub ttl: u32,
+    /// What the record says.
+    pub data: AnswerData,
+}
+
+/// The content of an [`Answer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the name stays on the stack: no allocation per packet"
+)]
+pub enum AnswerData {
+    /// An A or AAAA record.
+    Address(IpAddr),
+    /// A CNAME record: the owner is an alias of this name.
+    Cname(Name),
+}
+
+impl<'a> DnsMessage<'a> {
+    /// Reads the header; `None` if the bytes cannot be a DNS message.
+    ///
+    /// A message cut short is accepted as long as its header is there. A name that is malformed
+    /// within the bytes present is not.
+    #[must_use]
+    pub fn parse(payload: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        let [id, flags, questions, answers, _authority, _additional] =
+            reader.array::<HEADER_LEN>().map(|[a, b, c, d, e, f, g, h, i, j, k, l]| {
+                [[a, b], [c, d], [e, f], [g, h], [i, j], [k, l]].map(u16::from_be_bytes)
+            })?;
+        if flags >> 11 & 0xF > MAX_OPCODE {
+            return None;
+        }
+        let message = Self { bytes: payload, id, flags, questions, answers };
+        if questions > 0 && skip_name(payload, HEADER_LEN) == Err(NameFault::Malformed) {
+            return None;
+        }
+        Some(message)
+    }
+
+    /// Reads a message that TCP prefixes with its length (RFC 1035 §4.2.2).
+    #[must_use]
+    pub fn parse_tcp(payload: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(payload);
+        let len = usize::from(reader.u16()?);
+        if len < HEADER_LEN {
+            return None;
+        }
+        let rest = reader.rest();
+        Self::parse(rest.get(..len).unwrap_or(rest))
+    }
+
+    /// The transaction number.
+    #[must_use]
+    pub const fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// Whether this is a response.
+    #[must_use]
+    pub const fn is_response(&self) -> bool {
+        self.flags & 0x8000 != 0
+    }
+
+    /// Whether the server says that the response did not fit (TC).
+    #[must_use]
+    pub const fn is_truncated(&self) -> bool {
+        self.flags & 0x0200 != 0
+    }
+
+    /// The operation code; 0 is a query.
+    #[must_use]
+    pub const fn opcode(&self) -> u8 {
+        (self.flags >> 11 & 0xF) as u8
+    }
+
+    /// The response code; 3 is "no such name".
+    #[must_use]
+    pub const fn rcode(&self) -> u8 {
+        (self.flags & 0xF) as u8
+    }
+
+    /// The first question, if it is there whole.
+    #[must_use]
+    pub fn question(&self) -> Option<Question> {
+        if self.questions == 0 {
+            return None;
+        }
+        let (name, end) = read_name(self.bytes, HEADER_LEN)?;
+        let qtype = Reader::new(self.bytes.get(end..)?).u16()?;
+        Some(Question { name, qtype })
+    }
+
+    /// The addresses and aliases of the answer section, as far as it is there.
+    #[must_use]
+    pub fn answers(&self) -> Answers<'a> {
+        let mut at = HEADER_LEN;
+        let mut left = self.answers;
+        for _ in 0..self.questions {
+            match skip_name(self.bytes, at) {
+                Ok(end) => at = end + 4,
+                Err(_) => {
+                    left = 0;
+                    break;
+                }
+            }
+        }
+        Answers { bytes: self.bytes, at, left }
+    }
+}
+
+/// Iterator over the records of [`DnsMessage::answers`].
+#[derive(Clone, Debug)]
+pub struct Answers<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    left: u16,
+}
+
+impl Iterator for Answers<'_> {
+    type Item = Answer;
+
+    fn next(&mut self) -> Option<Answer> {
+        while self.left > 0 {
+            self.left -= 1;
+            let owner_at = self.at;
+            let record = Record::read(self.bytes, owner_at);
+            let Some(record) = record else {
+                self.left = 0;
+                return None;
+            };
+            self.at = record.end;
+            if let Some(data) = record.data(self.bytes)
+                && let Some((owner, _)) = read_name(self.bytes, owner_at)
+            {
+                return Some(Answer { owner, ttl: record.ttl, data });
+            }
+        }
+        None
+    }
+}
+
+/// The fixed part of a resource record (RFC 1035 §4.1.3).
+struct Record<'a> {
+    kind: u16,
+    class: u16,
+    ttl: u32,
+    content_at: usize,
+    content: &'a [u8],
+    end: usize,
+}
+
+impl<'a> Record<'a> {
+    fn read(message: &'a [u8], at: usize) -> Option<Self> {
+        let fixed_at = skip_name(message, at).ok()?;
+        let mut reader = Reader::new(message.get(fixed_at..)?);
+        let kind = reader.u16()?;
+        let class = reader.u16()?;
+        let ttl = reader.u32()?;
+        let content = usize::from(reader.u16()?);
+        let content = reader.take(content)?;
+        let content_at = fixed_at + 10;
+        Some(Self { kind, class, ttl, content_at, content, end: content_at + content.len() })
+    }
+
+    fn data(&self, message: &[u8]) -> Option<AnswerData> {
+        // The top bit is mDNS's cache-flush flag (RFC 6762 §10.2).
+        if self.class & 0x7FFF != CLASS_IN {
+            return None;
+        }
+        match self.kind {
+            TYPE_A => {
+                let octets: [u8; 4] = self.content.try_into().ok()?;
+                Some(AnswerData::Address(IpAddr::from(octets)))
+            }
+            TYPE_AAAA => {
+                let octets: [u8; 16] = self.content.try_into().ok()?;
+                Some(AnswerData::Address(IpAddr::from(octets)))
+            }
+            TYPE_CNAME => Some(AnswerData::Cname(read_name(message, self.content_at)?.0)),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NameFault {
+    Cut,
+    Malformed,
+}
+
+/// The position after a name, without following its pointer.
+fn skip_name(message: &[u8], start: usize) -> Result<usize, NameFault> {
+    let mut at = start;
+    loop {
+        let first = *message.get(at).ok_or(NameFault::Cut)?;
+        match first >> 6 {
+            0 if first == 0 => return Ok(at + 1),
+            0 => at += 1 + usize::from(first),
+            3 => return if at + 2 <= message.len() { Ok(at + 2) } else { Err(NameFault::Cut) },
+            _ => return Err(NameFault::Malformed),
+        }
+        if at - start >= MAX_WIRE_NAME_LEN {
+            return Err(NameFault::Malformed);
+        }
+    }
+}
+
+/// Decodes a name and finds the position after it.
+///
+/// Bytes no host name has are written `\DDD` (RFC 1035 §5.1); where the text would then pass 253
+/// bytes, as raw binary labels of tunnels do, each such byte is written `?` instead.
+fn read_name(message: &[u8], start: usize) -> Option<(Name, usize)> {
+    decode_name(message, start, true).or_else(|| decode_name(message, start, false))
+}
+
+fn decode_name(message: &[u8], start: usize, escape: bool) -> Option<(Name, usize)> {
+    let mut name = Name::empty();
+    let mut end = None;
+    let mut at = start;
+    let mut run_start = start;
+    let mut wire_len = 0;
+    let mut jumps = 0;
+    loop {
+        let first = *message.get(at)?;
+        match first >> 6 {
+            0 if first == 0 => return Some((name, end.unwrap_or(at + 1))),
+            0 => {
+                let len = usize::from(first);
+                wire_len += len + 1;
+                if wire_len >= MAX_WIRE_NAME_LEN {
+                    return None;
+                }
+                let label = message.get(at + 1..at + 1 + len)?;
+                if !name.is_empty() {
+                    name.push(b'.')?;
+                }
+                if !name.push_plain(label) {
+                    push_escaped(&mut name, label, escape)?;
+                }
+                at += 1 + len;
+            }
+            3 => {
+                let low = *message.get(at + 1)?;
+                end = end.or(Some(at + 2));
+                let target = usize::from(first & 0x3F) << 8 | usize::from(low);
+                // Strictly backwards, to before the run of labels that led here: no loop is possible.
+                jumps += 1;
+                if target >= run_start || jumps > MAX_JUMPS {
+                    return None;
+                }
+                run_start = target;
+                at = target;
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn push_escaped(name: &mut Name, label: &[u8], escape: bool) -> Option<()> {
+    for &byte in label {
+        if byte.is_ascii_graphic() && !matches!(byte, b'.' | b'\\') {
+            name.push(byte.to_ascii_lowercase())?;
+        } else if escape {
+            name.push(b'\\')?;
+            for digit in [byte / 100, byte / 10 % 10, byte % 10] {
+                name.push(b'0' + digit)?;
+            }
+        } else {
+            name.push(b'?')?;
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! Enters: the payload of one packet, or the first bytes of one direction of a flow. Leaves: the
+//! name the client asked for ([`Name`]), or why there is none. Must not know: flows, addresses of
+//! the packet, policy; it never allocates by a length the sender chose.
+
+pub mod dns;
+pub mod http;
+mod name;
+pub mod quic;
+mod reader;
+pub mod tls;
+
+pub use name::Name;

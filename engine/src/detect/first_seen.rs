@@ -1,0 +1,100 @@
+//! Whether a destination is one that somebody or something approved: a person, an exemption, or
+//! the time of learning.
+
+use crate::learn::{DestinationKey, Destinations, Remote};
+use ipnet::IpNet;
+use sekisho_schema::policy::Exemption;
+use sekisho_schema::{Policy, Timestamp};
+use std::net::IpAddr;
+
+/// What a person approved, by policy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Approvals {
+    networks: Vec<IpNet>,
+    names: Vec<String>,
+}
+
+impl Approvals {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let mut approvals = Self::default();
+        for text in policy.allowance.approved.iter().chain(&policy.allow) {
+            if let Ok(address) = text.parse::<IpAddr>() {
+                approvals.networks.push(IpNet::from(address));
+            } else if let Ok(network) = text.parse() {
+                approvals.networks.push(network);
+            } else {
+                let name = text.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
+                if !name.is_empty() {
+                    approvals.names.push(name);
+                }
+            }
+        }
+        for exemption in &policy.exempt {
+            if let Exemption::Peer { to, .. } = exemption {
+                approvals.networks.push(*to);
+            }
+        }
+        approvals
+    }
+
+    /// Whether the address or the name, or a name above it, was approved.
+    pub(crate) fn cover(&self, address: IpAddr, name: Option<&str>) -> bool {
+        let is_below = |suffix: &String, name: &str| {
+            name.strip_suffix(suffix.as_str())
+                .is_some_and(|front| front.is_empty() || front.ends_with('.'))
+        };
+        self.networks.iter().any(|network| network.contains(&address))
+            || name.is_some_and(|name| self.names.iter().any(|suffix| is_below(suffix, name)))
+    }
+}
+
+/// The destination by name where one is bound, else by address.
+pub(super) fn destination(
+    host: Option<IpAddr>,
+    remote: IpAddr,
+    name: Option<&str>,
+) -> DestinationKey {
+    DestinationKey { host, remote: Remote::new(remote, name) }
+}
+
+/// Adds a destination to the baseline, by name and by address: a name may no longer be bound when
+/// the address is met again.
+pub(super) fn learn(
+    learned: &mut Destinations,
+    key: &DestinationKey,
+    remote: IpAddr,
+    at: Timestamp,
+    bytes: u64,
+) {
+    if let Some(entry) = learned.learn(key, at) {
+        entry.bytes_out = entry.bytes_out.saturating_add(bytes);
+    }
+    if matches!(key.remote, Remote::Name(_)) {
+        let by_address = DestinationKey { host: key.host, remote: Remote::Address(remote) };
+        learned.learn(&by_address, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sekisho_schema::Mode;
+
+    #[test]
+    fn approval_covers_networks_names_and_what_is_below_them() {
+        let mut policy = Policy::built_in(Mode::DryRun);
+        policy.allowance.approved =
+            ["198.51.100.0/24", "2001:db8::1", "Example.com"].map(str::to_owned).to_vec();
+        policy.exempt.push(Exemption::Peer {
+            name: "backup".into(),
+            to: "203.0.113.20/32".parse().unwrap(),
+            transport: None,
+            port: None,
+        });
+        let approvals = Approvals::new(&policy);
+        let covers = |address: &str, name| approvals.cover(address.parse().unwrap(), name);
+        assert!(covers("198.51.100.7", None) && covers("2001:db8::1", None));
+        assert!(covers("203.0.113.20", None) && covers("192.0.2.1", Some("cdn.example.com")));
+        assert!(!covers("192.0.2.1", Some("notexample.com")) && !covers("192.0.2.1", None));
+    }
+}

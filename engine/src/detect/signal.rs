@@ -1,0 +1,155 @@
+//! A signal: one detector's opinion, with the facts that made it.
+
+use super::plugx::PlugxMatch;
+use crate::flow::{FlowFacts, NameSource, Route, Toward};
+use crate::learn::Remote;
+use sekisho_schema::finding::Direction;
+use sekisho_schema::{FlowKey, Grade, IndicatorRecord, Timestamp};
+use std::net::IpAddr;
+
+/// Where an indicator was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighted {
+    /// The address that a DNS answer gave for the name.
+    Answer,
+    /// The name that was last resolved to the address that is spoken to.
+    Bound,
+    /// The address at the other end, or address and port.
+    Endpoint,
+    /// A name read in the flow itself.
+    Name(NameSource),
+    /// A DNS question.
+    Query,
+}
+
+/// What a detector saw.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SignalKind {
+    /// More was sent to one unapproved destination than the policy allows.
+    Allowance {
+        /// The destination.
+        destination: Remote,
+        /// Payload bytes toward it within seven days.
+        bytes: u64,
+        /// Payload bytes that the policy allows.
+        allowed: u64,
+        /// When it was first spoken to.
+        first_seen: Timestamp,
+    },
+    /// Contacts come back inside windows predicted beforehand.
+    Beacon {
+        /// The destination.
+        destination: Remote,
+        /// Gaps of the last `bets` that fell in their window.
+        hits: u32,
+        /// Gaps that could tell, of which at most the last 64 are counted.
+        bets: u32,
+        /// Lower end of the latest window in seconds.
+        low: f64,
+        /// Upper end of the latest window in seconds.
+        high: f64,
+        /// Greatest chance that an unplanned gap falls in the latest window.
+        chance: f64,
+        /// Base-10 logarithm of the e-value.
+        log10_e: f64,
+    },
+    /// More was sent to all unapproved destinations within a day than the policy allows.
+    HostBudget {
+        /// Payload bytes within the day.
+        bytes: u64,
+        /// Payload bytes that the policy allows.
+        allowed: u64,
+    },
+    /// A PlugX message header deciphered and agreed with itself.
+    Plugx {
+        /// What was deciphered.
+        matched: PlugxMatch,
+        /// The name of the cipher setting.
+        cipher: String,
+        /// The way it travelled.
+        toward: Toward,
+        /// The message header as it was on the wire.
+        header: [u8; 16],
+        /// Bytes of the body that were there to be checked.
+        present: usize,
+    },
+    /// An indicator was seen.
+    Sighting(Sighted),
+}
+
+/// One detector's opinion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// Stable detector identifier.
+    pub detector: &'static str,
+    /// How bad the detector believes it to be.
+    pub grade: Grade,
+    /// `pack@version#id` of the rule behind it.
+    pub rule: Option<String>,
+    /// When the evidence was complete.
+    pub at: Timestamp,
+    /// The frame that completed it.
+    pub frame: u64,
+    /// When the first packet of the flow or episode was seen.
+    pub first_at: Timestamp,
+    /// The flow that showed it.
+    pub flow: FlowKey,
+    /// Who spoke first in it.
+    pub direction: Direction,
+    /// Where it runs.
+    pub route: Route,
+    /// The outside address that a cut of the destination would cut, where it is known.
+    pub target: Option<IpAddr>,
+    /// The name spoken to or asked for.
+    pub name: Option<String>,
+    /// The indicator sighted.
+    pub indicator: Option<IndicatorRecord>,
+    /// What was seen.
+    pub kind: SignalKind,
+}
+
+impl Signal {
+    /// The detector's statistic, where it has one.
+    #[must_use]
+    pub const fn score(&self) -> Option<f64> {
+        match self.kind {
+            SignalKind::Beacon { log10_e, .. } => Some(log10_e),
+            _ => None,
+        }
+    }
+}
+
+/// What a rule lends to the signals of a detector.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Warrant {
+    pub(super) detector: &'static str,
+    pub(super) grade: Grade,
+    pub(super) rule: Option<String>,
+}
+
+impl Warrant {
+    /// A signal on the remote end of the observed flow.
+    pub(super) fn signal(
+        &self,
+        at: Timestamp,
+        frame: u64,
+        flow: &FlowFacts<'_>,
+        kind: SignalKind,
+    ) -> Signal {
+        Signal {
+            detector: self.detector,
+            grade: self.grade,
+            rule: self.rule.clone(),
+            at,
+            frame,
+            first_at: flow.first_at,
+            flow: flow.key,
+            direction: flow.direction,
+            route: flow.route,
+            target: Some(flow.key.remote.ip()),
+            name: flow.bound_name.map(str::to_owned),
+            indicator: None,
+            kind,
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The engine: the stages in their order, one queue of output.
+//!
+//! Frames and documents enter through [`Engine::handle`], each with its time; deadlines are processed
+//! at their own time, so that it changes nothing when or how often [`Engine::handle_timeout`] is
+//! called in between. The same inputs give the same outputs.
+
+mod adopting;
+mod judging;
+mod orders;
+
+pub use self::orders::OrderRefused;
+
+use crate::contain::{Leak, Leaks, Ledger};
+use crate::detect::{Approvals, Detectors, Outlook, Signal};
+use crate::flow::{Observation, Perimeter, Totals, Tracker};
+use crate::input::Input;
+use crate::judge::{Budget, Exemptions, Leaving, decide};
+use crate::learn::{Baseline, Destinations};
+use crate::limits::Limits;
+use crate::output::{ContainOrder, Output};
+use crate::report::Recent;
+use crate::rules::Rules;
+use crate::wire::{Frame, Unparsed};
+use sekisho_schema::event::{Gap, Release, Summary};
+use sekisho_schema::{Body, ContainmentId, ContainmentSet, FlowKey, Mode, Policy, Record};
+use sekisho_schema::{Span, Timestamp, Transport};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+const HOUR_NANOS: i64 = 3_600_000_000_000;
+/// Frames of several queues come a little out of order; further back the clock was set.
+const CLOCK_STEP: Span = Span::from_secs(1);
+
+/// What the engine needs to begin.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The host's name in findings and in the names of containments.
+    pub host: String,
+    /// Every cap.
+    pub limits: Limits,
+    /// Seed of the hashes of tables keyed by what an attacker may choose; changes no output.
+    pub hash_seed: u64,
+}
+
+/// The pure judgement: frames and documents in, containments and records out.
+pub struct Engine {
+    host: String,
+    now: Timestamp,
+    tracker: Tracker,
+    perimeter: Perimeter,
+    own: BTreeSet<IpAddr>,
+    policy: Policy,
+    approvals: Approvals,
+    exemptions: Exemptions,
+    enforcement: Result<(), String>,
+    rules: Rules,
+    detectors: Detectors,
+    learned: Destinations,
+    budget: Budget,
+    ledger: Ledger,
+    leaks: Leaks,
+    recent: Recent,
+    signals: Vec<Signal>,
+    queue: VecDeque<Output>,
+    tally: Tally,
+    /// When the policy in force is to be reported as frozen.
+    frozen_at: Option<Timestamp>,
+    /// The end of the hour in which traffic was seen.
+    hour_ends: Option<Timestamp>,
+}
+
+/// What moves the flow stage.
+enum Step<'a> {
+    Deadline(Timestamp),
+    Frame(u64, &'a Frame<'a>),
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    frames: u64,
+    first_at: Option<Timestamp>,
+    last_at: Option<Timestamp>,
+    findings: BTreeMap<String, u64>,
+    contained: u64,
+    dropped: u64,
+    evicted_told: u64,
+    /// Whether the frames lie behind an earlier one, and that was told.
+    behind: bool,
+}
+
+impl Engine {
+    /// An engine without rules, under the built-in dry-run policy.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let EngineConfig { host, limits, hash_seed } = config;
+        let policy = Policy::built_in(Mode::DryRun);
+        let perimeter = Perimeter::new(&policy.inside, &[]);
+        let mut tracker = Tracker::new(&limits, hash_seed);
+        tracker.set_perimeter(perimeter.clone());
+        let mut exemptions = Exemptions::default();
+        exemptions.adopt_policy(&policy);
+        Self {
+            now: Timestamp::from_nanos(i64::MIN),
+            tracker,
+            perimeter,
+            own: BTreeSet::new(),
+            approvals: Approvals::new(&policy),
+            policy,
+            exemptions,
+            enforcement: Ok(()),
+            rules: Rules::default(),
+            detectors: Detectors::new(&limits, hash_seed),
+            learned: Destinations::new(limits.destinations, hash_seed),
+            budget: Budget::default(),
+            ledger: Ledger::new(&host, limits.containments),
+            leaks: Leaks::default(),
+            recent: Recent::new(limits.recent_findings, hash_seed, limits.repeat_after),
+            signals: Vec::new(),
+            queue: VecDeque::new(),
+            tally: Tally::default(),
+            frozen_at: None,
+            hour_ends: None,
+            host,
+        }
+    }
+
+    /// Takes in one input; every deadline up to its time is processed first.
+    pub fn handle(&mut self, input: Input<'_>) {
+        match input {
+            Input::Baseline(baseline, at) => {
+                self.handle_timeout(at);
+                self.learned.restore(&baseline);
+            }
+            Input::Fact(fact, at) => self.adopt_fact(fact, at),
+            Input::Frame(frame) => self.handle_frame(&frame),
+            Input::Order(order, at) => {
+                // Whoever needs the answer asks by `handle_order`; the refusal is on record.
+                let _answered = self.handle_order(order, at);
+            }
+            Input::Policy(policy, at) => self.adopt_policy(policy.into_inner(), at),
+            Input::Receipt(receipt, at) => self.take_receipt(*receipt, at),
+            Input::Rules(rules, at) => self.adopt_rules(*rules, at),
+        }
+    }
+
+    /// Processes every deadline up to `now`, each at its own time.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(due) = self.poll_timeout().filter(|due| *due <= now) {
+            self.now = self.now.max(due);
+            if self.tracker.poll_timeout() == Some(due) {
+                self.observe(Step::Deadline(due));
+                if self.tracker.poll_timeout().is_some_and(|next| next <= due) {
+                    break;
+                }
+            } else if self.ledger.next_end() == Some(due) {
+                self.end_leases(due);
+            } else if self.frozen_at == Some(due) {
+                self.frozen_at = None;
+                self.report_frozen(due);
+            } else {
+                self.hour_ends = None;
+                self.report_hour(due);
+            }
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// When [`Engine::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        [self.tracker.poll_timeout(), self.ledger.next_end(), self.frozen_at, self.hour_ends]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next output, cause before effect.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    /// What was read so far and what came of it.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let totals = self.tracker.totals();
+        let unparsed = Unparsed::ALL
+            .iter()
+            .filter_map(|reason| {
+                let count = totals.unparsed.get(reason.index()).copied().unwrap_or(0);
+                (count > 0).then(|| (reason.as_str().to_owned(), count))
+            })
+            .collect();
+        Summary {
+            frames: totals.frames,
+            bytes: totals.bytes,
+            unparsed,
+            flows: totals.flows,
+            findings: self.tally.findings.clone(),
+            would_contain: self.tally.contained + self.ledger.withheld_total(),
+            first_at: self.tally.first_at,
+            last_at: self.tally.last_at,
+            dropped: self.tally.dropped,
+            bytes_out: totals.bytes_out,
+            evicted: self
+                .evicted()
+                .filter(|(_, n)| *n > 0)
+                .map(|(t, n)| (t.to_owned(), n))
+                .collect(),
+        }
+    }
+
+    /// What was learned so far.
+    #[must_use]
+    pub fn baseline(&self) -> Baseline {
+        self.learned.snapshot()
+    }
+
+    /// What the flow stage counted.
+    #[must_use]
+    pub const fn totals(&self) -> &Totals {
+        self.tracker.totals()
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Version of the policy in force.
+    #[must_use]
+    pub const fn policy_version(&self) -> u64 {
+        self.policy.version
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The mode that the policy asks for.
+    #[must_use]
+    pub const fn requested_mode(&self) -> Mode {
+        self.policy.mode
+    }
+
+    /// The mode that this host can keep.
+    #[must_use]
+    pub const fn effective_mode(&self) -> Mode {
+        decide::effective(self.policy.mode, self.enforcement.is_ok())
+    }
+
+    /// Why the effective mode is not the requested one.
+    #[must_use]
+    pub fn mode_fault(&self) -> Option<&str> {
+        self.enforcement
+            .as_ref()
+            .err()
+            .map(String::as_str)
+            .filter(|_| self.effective_mode() != self.policy.mode)
+    }
+
+    /// Everything that the kernel shall hold.
+    #[must_use]
+    pub const fn held(&self) -> &ContainmentSet {
+        self.ledger.set()
+    }
+
+    /// What was seen to leave of a contained scope since the decision.
+    #[must_use]
+    pub fn leak(&self, containment: &ContainmentId) -> Leak {
+        self.leaks.of(containment)
+    }
+
+    fn handle_frame(&mut self, frame: &Frame<'_>) {
+        let at = Timestamp::from_nanos(frame.at_ns);
+        self.handle_timeout(at);
+        self.tally.frames += 1;
+        self.tally.first_at = Some(self.tally.first_at.map_or(at, |first| first.min(at)));
+        self.note_clock(at);
+        self.tally.last_at = self.tally.last_at.max(Some(at));
+        let now = self.now;
+        self.learned.note(now);
+        if self.hour_ends.is_none() {
+            let into = now.nanos().rem_euclid(HOUR_NANOS);
+            let end = now.nanos().saturating_sub(into).saturating_add(HOUR_NANOS);
+            self.hour_ends = Some(Timestamp::from_nanos(end));
+        }
+        if !self.ledger.is_empty() {
+            self.count_leak(frame, at);
+        }
+        let number = self.tally.frames;
+        self.observe(Step::Frame(number, frame));
+    }
+
+    /// A clock that was set back is told once, until the frames have caught up.
+    fn note_clock(&mut self, at: Timestamp) {
+        let Some(last) = self.tally.last_at else { return };
+        let back = last.since(at);
+        if back <= CLOCK_STEP {
+            self.tally.behind &= back > Span::ZERO;
+        } else if !self.tally.behind {
+            self.tally.behind = true;
+            let detail = format!("a frame of {at} came after one of {last}");
+            self.record(last, Body::Gap(Gap { cause: "clock-step".to_owned(), count: 1, detail }));
+        }
+    }
+
+    /// Runs a step of the flow stage, shows its observations to the detectors, judges their signals.
+    fn observe(&mut self, step: Step<'_>) {
+        let Self { tracker, detectors, learned, signals, .. } = self;
+        let outlook = Outlook {
+            indicators: &self.rules.indicators,
+            policy: &self.policy,
+            approvals: &self.approvals,
+            perimeter: &self.perimeter,
+            own: &self.own,
+            keeps_learning: decide::keeps_learning(self.policy.mode),
+        };
+        let mut observer = |o: &Observation<'_>| detectors.observe(o, &outlook, learned, signals);
+        match step {
+            Step::Deadline(due) => tracker.handle_timeout(due, &mut observer),
+            Step::Frame(number, frame) => tracker.observe(number, frame, &mut observer),
+        }
+        if !self.signals.is_empty() {
+            self.judge_signals();
+        }
+    }
+
+    fn count_leak(&mut self, frame: &Frame<'_>, at: Timestamp) {
+        let Ok(packet) = crate::wire::parse(frame) else { return };
+        let (local, remote) = (packet.src.to_canonical(), packet.dst.to_canonical());
+        if !self.perimeter.is_inside(local)
+            || self.perimeter.is_inside(remote)
+            || remote.is_multicast()
+        {
+            return;
+        }
+        let leaving = Leaving {
+            transport: Transport::from_number(packet.proto.number()),
+            local_port: packet.src_port,
+            remote,
+            remote_port: packet.dst_port,
+        };
+        if !self.exemptions.leave_open(leaving) {
+            let active = self.ledger.set().containments.values();
+            self.leaks.count(active, at, u64::from(frame.wire_len), local, remote);
+        }
+    }
+
+    fn end_leases(&mut self, at: Timestamp) {
+        for ended in self.ledger.expire(at) {
+            self.leaks.forget(&ended.id);
+            self.record(
+                at,
+                Body::Release(Release {
+                    containment: ended.id,
+                    scope: ended.scope,
+                    cause: "expired".to_owned(),
+                    by: None,
+                    reason: None,
+                }),
+            );
+        }
+        self.order_set(None, None);
+    }
+
+    fn report_hour(&mut self, at: Timestamp) {
+        if decide::keeps_learning(self.policy.mode) {
+            let state = self.learned.state(at, self.policy.allowance.learn_for);
+            self.record(at, Body::Baseline(state));
+        }
+        let evicted: u64 = self.evicted().map(|(_, count)| count).sum();
+        let count = evicted - self.tally.evicted_told.min(evicted);
+        if count > 0 {
+            self.tally.evicted_told = evicted;
+            let detail = format!("{count} entries had to leave full tables within the hour");
+            self.record(at, Body::Gap(Gap { cause: "table-full".to_owned(), count, detail }));
+        }
+    }
+
+    fn evicted(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.tracker.totals().evicted().into_iter().chain([
+            ("contacts", self.detectors.evicted()),
+            ("destinations", self.learned.evicted()),
+            ("recent-findings", self.recent.evicted()),
+        ])
+    }
+
+    fn record(&mut self, at: Timestamp, body: Body) {
+        self.queue.push_back(Output::Record(Box::new(Record { at, body })));
+    }
+
+    /// Asks for the ledger's set to be held.
+    fn order_set(&mut self, decided_at: Option<Timestamp>, flow: Option<FlowKey>) {
+        let set = self.ledger.set().clone();
+        self.queue.push_back(Output::Contain(Box::new(ContainOrder { set, decided_at, flow })));
+    }
+}

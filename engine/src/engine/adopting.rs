@@ -1,0 +1,144 @@
+//! Facts of the host, policies, rules and receipts: what the engine goes by from now on.
+
+use super::Engine;
+use crate::detect::Approvals;
+use crate::flow::Perimeter;
+use crate::input::HostFact;
+use crate::rules::Rules;
+use sekisho_schema::event::{Gap, ModeChange, PolicyChange, Release};
+use sekisho_schema::{Body, Containment, Mode, Policy, Receipt, Timestamp};
+use std::net::IpAddr;
+
+impl Engine {
+    pub(super) fn adopt_fact(&mut self, fact: HostFact, at: Timestamp) {
+        self.handle_timeout(at);
+        match fact {
+            HostFact::Addresses(addresses) => {
+                self.own = addresses.into_iter().map(|address| address.to_canonical()).collect();
+                self.draw_perimeter();
+            }
+            HostFact::Collectors(addresses) => self.exemptions.adopt_collectors(addresses),
+            HostFact::Enforcement(enforcement) => {
+                let before = (self.policy.mode, self.effective_mode());
+                self.enforcement = enforcement;
+                self.report_mode(before, at);
+            }
+            HostFact::Held(containments) => self.adopt_held(containments, at),
+            HostFact::Lost(count) => self.report_lost(count, at),
+        }
+    }
+
+    /// Adopts a policy. What is contained stays contained until its lease ends or a person releases
+    /// it: opening is guarded like cutting, and a policy that cuts less is no release.
+    pub(super) fn adopt_policy(&mut self, policy: Policy, at: Timestamp) {
+        self.handle_timeout(at);
+        let before = (self.policy.mode, self.effective_mode());
+        self.approvals = Approvals::new(&policy);
+        self.exemptions.adopt_policy(&policy);
+        let unknown = self.rules.indicators.set_allow(&policy.allow);
+        let why = (!unknown.is_empty())
+            .then(|| format!("allow: {} name nothing and count for nothing", unknown.join(", ")));
+        // A policy that expired before it was adopted is frozen from the start.
+        self.frozen_at = policy.expires.map(|expires| expires.max(self.now));
+        self.policy = policy;
+        self.draw_perimeter();
+        let version = self.policy.version;
+        let outcome = "adopted".to_owned();
+        self.record(at, Body::Policy(PolicyChange { version, outcome, why, in_force: version }));
+        self.report_mode(before, at);
+        self.handle_timeout(at);
+    }
+
+    pub(super) fn adopt_rules(&mut self, rules: Rules, at: Timestamp) {
+        self.handle_timeout(at);
+        self.rules = rules;
+        // What is no entry of an allow-list was said when the policy was adopted.
+        let _said = self.rules.indicators.set_allow(&self.policy.allow);
+        let switched_on = &self.rules.detectors;
+        let faults = self.detectors.configure(&|id: &str| {
+            switched_on.get(id).map(|rule| (&rule.entry, rule.rule.as_str()))
+        });
+        for fault in faults {
+            let change = PolicyChange {
+                version: self.policy.version,
+                outcome: "rule-refused".to_owned(),
+                why: Some(fault.to_string()),
+                in_force: self.policy.version,
+            };
+            self.record(at, Body::Policy(change));
+        }
+    }
+
+    /// Records a receipt, with what was seen to leave since; a cut that failed is said aloud.
+    pub(super) fn take_receipt(&mut self, mut receipt: Receipt, at: Timestamp) {
+        self.handle_timeout(at);
+        let leak = self.leak(&receipt.containment);
+        receipt.leaked_packets = receipt.leaked_packets.max(leak.packets);
+        receipt.leaked_bytes = receipt.leaked_bytes.max(leak.bytes);
+        receipt.last_packet_at = receipt.last_packet_at.max(leak.last_at);
+        let failure = (!receipt.applied).then(|| {
+            let why = receipt.error.as_deref().unwrap_or("no cause given");
+            format!(
+                "egress of {} is NOT cut: containment {} of generation {} was not applied: {why}",
+                receipt.scope, receipt.containment, receipt.generation,
+            )
+        });
+        self.record(at, Body::Receipt(Box::new(receipt)));
+        if let Some(detail) = failure {
+            let cause = "not-applied".to_owned();
+            self.record(at, Body::Gap(Gap { cause, count: 1, detail }));
+        }
+    }
+
+    pub(super) fn report_frozen(&mut self, at: Timestamp) {
+        let version = self.policy.version;
+        let change = PolicyChange {
+            version,
+            outcome: "frozen".to_owned(),
+            why: Some("it has expired and stays in force until a newer one comes".to_owned()),
+            in_force: version,
+        };
+        self.record(at, Body::Policy(change));
+    }
+
+    fn adopt_held(&mut self, containments: Vec<Containment>, at: Timestamp) {
+        for containment in containments {
+            if containment.until > self.now {
+                self.ledger.adopt(containment.clone());
+                self.record(at, Body::Containment(Box::new(containment)));
+            } else {
+                let release = Release {
+                    containment: containment.id,
+                    scope: containment.scope,
+                    cause: "expired".to_owned(),
+                    by: None,
+                    reason: None,
+                };
+                self.record(at, Body::Release(release));
+            }
+        }
+    }
+
+    fn report_lost(&mut self, count: u64, at: Timestamp) {
+        if count == 0 {
+            return;
+        }
+        self.tally.dropped = self.tally.dropped.saturating_add(count);
+        let detail = format!("the kernel dropped {count} frames before they could be read");
+        self.record(at, Body::Gap(Gap { cause: "capture-drop".to_owned(), count, detail }));
+    }
+
+    fn report_mode(&mut self, before: (Mode, Mode), at: Timestamp) {
+        let (requested, effective) = (self.policy.mode, self.effective_mode());
+        if before != (requested, effective) {
+            let why = self.mode_fault().map(str::to_owned);
+            self.record(at, Body::Mode(ModeChange { requested, effective, why }));
+        }
+    }
+
+    fn draw_perimeter(&mut self) {
+        let own: Vec<IpAddr> = self.own.iter().copied().collect();
+        self.perimeter = Perimeter::new(&self.policy.inside, &own);
+        self.tracker.set_perimeter(self.perimeter.clone());
+    }
+}

@@ -1,0 +1,119 @@
+//! Which name an address was asked for by: what DNS answers said, for as long as they may be believed.
+
+use super::fifo::Fifo;
+use super::table::IndexTable;
+use ahash::RandomState;
+use sekisho_schema::{Span, Timestamp};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Bounds of the time a binding is believed: resolvers and programs keep addresses longer than a
+/// short time to live says, and no answer shall bind for ever.
+const SHORTEST: u32 = 60;
+const LONGEST: u32 = 24 * 3600;
+
+struct Binding {
+    address: IpAddr,
+    name: Box<str>,
+    until: Timestamp,
+}
+
+impl Default for Binding {
+    fn default() -> Self {
+        Self {
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            name: Box::default(),
+            until: Timestamp::EPOCH,
+        }
+    }
+}
+
+/// Bindings by address; the newest wins, and the one longest not renewed gives way.
+pub(super) struct Names {
+    table: IndexTable,
+    fifo: Fifo<Binding>,
+    most: usize,
+    hasher: RandomState,
+}
+
+impl Names {
+    pub(super) fn new(most: usize, hasher: RandomState) -> Self {
+        Self { table: IndexTable::default(), fifo: Fifo::new(), most: most.max(1), hasher }
+    }
+
+    fn hash(&self, address: IpAddr) -> u32 {
+        (self.hasher.hash_one(address) >> 32) as u32
+    }
+
+    fn find(&self, address: IpAddr) -> Option<u32> {
+        self.table.find(self.hash(address), |at| {
+            self.fifo.item(at).is_some_and(|binding| binding.address == address)
+        })
+    }
+
+    /// Binds a name to an address; returns whether another binding had to give way.
+    pub(super) fn bind(&mut self, address: IpAddr, name: &str, ttl: u32, now: Timestamp) -> bool {
+        let until = now.after(Span::from_secs(i64::from(ttl.clamp(SHORTEST, LONGEST))));
+        if let Some(at) = self.find(address) {
+            self.fifo.renew(at);
+            if let Some(binding) = self.fifo.item_mut(at) {
+                binding.until = until;
+                if *binding.name != *name {
+                    binding.name = name.into();
+                }
+            }
+            return false;
+        }
+        let full = self.fifo.len() >= self.most;
+        if full && let Some(oldest) = self.fifo.oldest() {
+            let gone = self.fifo.item(oldest).map(|binding| self.hash(binding.address));
+            self.table.remove(gone.unwrap_or_default(), oldest);
+            self.fifo.give_back(oldest);
+        }
+        let at = self.fifo.take();
+        if let Some(binding) = self.fifo.item_mut(at) {
+            *binding = Binding { address, name: name.into(), until };
+        }
+        self.table.insert(self.hash(address), at);
+        full
+    }
+
+    /// The name bound to an address, if it may still be believed.
+    pub(super) fn bound(&self, address: IpAddr, now: Timestamp) -> Option<&str> {
+        let binding = self.fifo.item(self.find(address)?)?;
+        (binding.until > now).then_some(&*binding.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::EPOCH.after(Span::from_secs(secs))
+    }
+
+    #[test]
+    fn a_binding_lives_at_least_a_minute_and_at_most_a_day() {
+        let ip: IpAddr = "203.0.113.9".parse().unwrap();
+        let mut names = Names::new(8, RandomState::with_seeds(1, 2, 3, 4));
+        names.bind(ip, "short.example", 0, at(0));
+        assert_eq!(names.bound(ip, at(59)), Some("short.example"));
+        assert_eq!(names.bound(ip, at(60)), None);
+        names.bind(ip, "long.example", u32::MAX, at(0));
+        assert_eq!(names.bound(ip, at(86_399)), Some("long.example"));
+        assert_eq!(names.bound(ip, at(86_400)), None);
+    }
+
+    #[test]
+    fn the_newest_name_wins_and_the_binding_longest_not_renewed_gives_way() {
+        let ip = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(n));
+        let mut names = Names::new(2, RandomState::with_seeds(1, 2, 3, 4));
+        assert!(!names.bind(ip(1), "old.example", 300, at(0)));
+        assert!(!names.bind(ip(2), "b.example", 300, at(0)));
+        assert!(!names.bind(ip(1), "new.example", 300, at(1)));
+        assert!(names.bind(ip(3), "c.example", 300, at(2)));
+        assert_eq!(names.bound(ip(1), at(3)), Some("new.example"));
+        assert_eq!(names.bound(ip(2), at(3)), None);
+        assert_eq!(names.bound(ip(3), at(3)), Some("c.example"));
+    }
+}

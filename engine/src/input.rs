@@ -1,0 +1,41 @@
+//! What enters the engine. Time comes in with the data.
+
+use crate::learn::Baseline;
+use crate::rules::Rules;
+use crate::wire::Frame;
+use sekisho_schema::order::Order;
+use sekisho_schema::{Containment, Policy, Receipt, Timestamp, Verified};
+use std::net::IpAddr;
+
+/// A fact about the host that only the agent can know.
+#[derive(Clone, Debug)]
+pub enum HostFact {
+    /// This host's own addresses: they count as inside.
+    Addresses(Vec<IpAddr>),
+    /// Where this agent's collectors are: they are exempt.
+    Collectors(Vec<IpAddr>),
+    /// Whether a cut can be held here; the error says why not.
+    Enforcement(Result<(), String>),
+    /// Containments that the kernel was found to hold at start.
+    Held(Vec<Containment>),
+    /// Frames that the kernel dropped before they could be read.
+    Lost(u64),
+}
+
+/// What enters the engine.
+pub enum Input<'a> {
+    /// What was learned before.
+    Baseline(Box<Baseline>, Timestamp),
+    /// A fact about the host.
+    Fact(HostFact, Timestamp),
+    /// A frame; it carries its own time.
+    Frame(Frame<'a>),
+    /// A person's order.
+    Order(Verified<Order>, Timestamp),
+    /// A policy to adopt.
+    Policy(Box<Verified<Policy>>, Timestamp),
+    /// What the kernel holds.
+    Receipt(Box<Receipt>, Timestamp),
+    /// Rules to look for.
+    Rules(Box<Rules>, Timestamp),
+}

@@ -1,0 +1,143 @@
+//! A table of fixed size: the second-chance algorithm evicts, the owner says what may go.
+
+use ahash::RandomState;
+use hashbrown::HashMap;
+use std::hash::Hash;
+
+/// Slots looked at for one eviction. Bounds the cost of a flood of new keys.
+const SCAN: usize = 64;
+
+#[derive(Debug)]
+struct Slot<K, V> {
+    key: K,
+    value: V,
+    touched: bool,
+}
+
+/// At most `capacity` values by key.
+#[derive(Debug)]
+pub(crate) struct Bounded<K, V> {
+    index: HashMap<K, usize, RandomState>,
+    slots: Vec<Slot<K, V>>,
+    capacity: usize,
+    hand: usize,
+    /// Keys evicted for another, and keys refused because nothing might go.
+    evicted: u64,
+}
+
+impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
+    pub(crate) fn new(capacity: usize, seed: u64) -> Self {
+        let state = RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x5EC1, !seed);
+        Self {
+            index: HashMap::with_hasher(state),
+            slots: Vec::new(),
+            capacity: capacity.max(1),
+            hand: 0,
+            evicted: 0,
+        }
+    }
+
+    /// How often a key had to give way or was refused.
+    pub(crate) const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// The value of a key.
+    pub(crate) fn find(&self, key: &K) -> Option<&V> {
+        self.index.get(key).and_then(|at| self.slots.get(*at)).map(|slot| &slot.value)
+    }
+
+    /// Keys and values in the order of their slots.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.slots.iter().map(|slot| (&slot.key, &slot.value))
+    }
+
+    /// The value of a key, made if it is new; `None` when the table is full of values that may not go.
+    pub(crate) fn upsert(
+        &mut self,
+        key: &K,
+        make: impl FnOnce() -> V,
+        may_go: impl Fn(&V) -> bool,
+    ) -> Option<&mut V> {
+        let at = match self.index.get(key) {
+            Some(at) => {
+                let at = *at;
+                self.slots.get_mut(at)?.touched = true;
+                at
+            }
+            None => self.place(Slot { key: key.clone(), value: make(), touched: false }, may_go)?,
+        };
+        self.slots.get_mut(at).map(|slot| &mut slot.value)
+    }
+
+    fn place(&mut self, slot: Slot<K, V>, may_go: impl Fn(&V) -> bool) -> Option<usize> {
+        if self.slots.len() < self.capacity {
+            let at = self.slots.len();
+            self.index.insert(slot.key.clone(), at);
+            self.slots.push(slot);
+            return Some(at);
+        }
+        self.evicted += 1;
+        let at = self.victim(may_go)?;
+        let place = self.slots.get_mut(at)?;
+        self.index.remove(&place.key);
+        self.index.insert(slot.key.clone(), at);
+        *place = slot;
+        Some(at)
+    }
+
+    fn victim(&mut self, may_go: impl Fn(&V) -> bool) -> Option<usize> {
+        let mut fallback = None;
+        for _ in 0..SCAN.min(self.slots.len()) {
+            let at = self.hand;
+            self.hand = if at + 1 < self.slots.len() { at + 1 } else { 0 };
+            let slot = self.slots.get_mut(at)?;
+            if !may_go(&slot.value) {
+                continue;
+            }
+            if !std::mem::take(&mut slot.touched) {
+                return Some(at);
+            }
+            fallback = fallback.or(Some(at));
+        }
+        fallback
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_new_keys_never_moves_what_may_not_go() {
+        let mut table = Bounded::new(8, 1);
+        for key in 0..4_u64 {
+            table.upsert(&key, || true, |kept| !kept);
+        }
+        for key in 100..10_000_u64 {
+            table.upsert(&key, || false, |kept| !kept);
+        }
+        assert_eq!(table.entries().count(), 8);
+        assert!((0..4).all(|key| table.find(&key) == Some(&true)));
+        assert_eq!(table.evicted(), 9900 - 4);
+    }
+
+    #[test]
+    fn a_table_full_of_what_may_not_go_refuses_and_counts() {
+        let mut table = Bounded::new(2, 1);
+        assert!(table.upsert(&1, || (), |()| false).is_some());
+        assert!(table.upsert(&2, || (), |()| false).is_some());
+        assert!(table.upsert(&3, || (), |()| false).is_none());
+        assert_eq!((table.entries().count(), table.evicted()), (2, 1));
+    }
+
+    #[test]
+    fn what_was_touched_outlives_what_was_not() {
+        let mut table = Bounded::new(3, 1);
+        for key in [1, 2, 3, 1] {
+            table.upsert(&key, || (), |()| true);
+        }
+        table.upsert(&4, || (), |()| true);
+        assert!(table.find(&1).is_some() && table.find(&2).is_none());
+    }
+}

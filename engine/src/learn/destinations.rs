@@ -1,0 +1,288 @@
+//! The destinations that hosts of the inside speak to.
+
+use super::baseline::{BASELINE_SCHEMA, Baseline, LearnedDestination};
+use super::{Bounded, Week};
+use sekisho_schema::event::BaselineState;
+use sekisho_schema::{Span, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::net::IpAddr;
+
+const HOUR_SECONDS: i64 = 3600;
+
+/// The outside end as a person would name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Remote {
+    /// An address without a name.
+    Address(IpAddr),
+    /// The registered name that a DNS answer bound to the address.
+    Name(Box<str>),
+}
+
+impl Remote {
+    /// The registered name where one is bound, else the address.
+    #[must_use]
+    pub fn new(address: IpAddr, name: Option<&str>) -> Self {
+        name.map_or(Self::Address(address), |name| Self::Name(registered_name(name).into()))
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Serialize for Remote {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Remote {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(text.parse().map_or_else(|_| Self::Name(text.into()), Self::Address))
+    }
+}
+
+/// A host and whom it speaks to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationKey {
+    /// The inside host; `None` for the own host with all its addresses.
+    pub host: Option<IpAddr>,
+    /// The outside end.
+    pub remote: Remote,
+}
+
+/// Second-level labels under which country registries register names.
+const REGISTRIES: [&str; 14] =
+    ["ac", "ad", "co", "com", "ed", "edu", "go", "gob", "gov", "gr", "lg", "ne", "net", "or"];
+
+/// Names below which every customer has a label of its own: the whole name is the destination.
+const SHARED: [&str; 16] = [
+    "akamaihd.net",
+    "amazonaws.com",
+    "appspot.com",
+    "azureedge.net",
+    "azurewebsites.net",
+    "cloudapp.net",
+    "cloudfront.net",
+    "ddns.net",
+    "duckdns.org",
+    "dyndns.org",
+    "fastly.net",
+    "github.io",
+    "herokuapp.com",
+    "no-ip.org",
+    "pages.dev",
+    "workers.dev",
+];
+
+/// The part of a name that somebody registered: two labels, three below a country's registry, all
+/// of it below a shared host.
+///
+/// A short table stands for the public suffix list; a suffix that it lacks makes destinations
+/// coarser, which the allowance of the host still bounds.
+#[must_use]
+pub fn registered_name(name: &str) -> &str {
+    let is_below = |suffix: &&str| {
+        name.strip_suffix(*suffix).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    };
+    if SHARED.iter().any(is_below) {
+        return name;
+    }
+    let mut labels = name.rsplit('.');
+    let (top, second) = (labels.next().unwrap_or(""), labels.next().unwrap_or(""));
+    let wanted = if top.len() == 2 && REGISTRIES.contains(&second) { 3 } else { 2 };
+    let mut dots = name.rmatch_indices('.').skip(wanted - 1);
+    dots.next().and_then(|(at, _)| name.get(at + 1..)).unwrap_or(name)
+}
+
+/// What is known of one destination.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    pub(crate) first_at: Timestamp,
+    pub(crate) last_at: Timestamp,
+    pub(crate) learned: bool,
+    pub(crate) bytes_out: u64,
+    pub(crate) week: Week,
+    /// Whether the excess of this week was told.
+    pub(crate) told: bool,
+}
+
+/// Every destination spoken to, learned or not, within bounds.
+#[derive(Debug)]
+pub(crate) struct Destinations {
+    table: Bounded<DestinationKey, Destination>,
+    learned: u64,
+    started_at: Option<Timestamp>,
+    hours: u64,
+    hour: Option<i64>,
+}
+
+impl Destinations {
+    pub(crate) fn new(capacity: usize, seed: u64) -> Self {
+        Self {
+            table: Bounded::new(capacity, seed),
+            learned: 0,
+            started_at: None,
+            hours: 0,
+            hour: None,
+        }
+    }
+
+    /// Takes in what was learned before; what is already known here stays.
+    pub(crate) fn restore(&mut self, baseline: &Baseline) {
+        self.started_at = match (self.started_at, baseline.started_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.hours = self.hours.saturating_add(baseline.hours);
+        for known in &baseline.destinations {
+            let key = DestinationKey { host: known.host, remote: known.destination.clone() };
+            if let Some(entry) = self.learn(&key, known.first_seen) {
+                entry.first_at = entry.first_at.min(known.first_seen);
+                entry.last_at = entry.last_at.max(known.last_seen);
+                entry.bytes_out = entry.bytes_out.max(known.bytes_out);
+            }
+        }
+    }
+
+    /// Notes that traffic was seen; the first time begins the baseline.
+    pub(crate) fn note(&mut self, at: Timestamp) {
+        self.started_at.get_or_insert(at);
+        let hour = at.seconds().div_euclid(HOUR_SECONDS);
+        if self.hour != Some(hour) {
+            self.hour = Some(hour);
+            self.hours += 1;
+        }
+    }
+
+    /// Whether learning has lasted long enough to call a new destination unusual.
+    pub(crate) fn is_mature(&self, at: Timestamp, learn_for: Span) -> bool {
+        self.started_at.is_some_and(|start| at >= start.after(learn_for))
+    }
+
+    pub(crate) fn knows(&self, key: &DestinationKey) -> bool {
+        self.table.find(key).is_some_and(|entry| entry.learned)
+    }
+
+    /// Makes a destination part of the normal; `None` when the table is full of what may not go.
+    pub(crate) fn learn(
+        &mut self,
+        key: &DestinationKey,
+        at: Timestamp,
+    ) -> Option<&mut Destination> {
+        let entry = self.table.upsert(key, || fresh(at), |entry| !entry.learned)?;
+        if !entry.learned {
+            entry.learned = true;
+            self.learned += 1;
+        }
+        entry.last_at = entry.last_at.max(at);
+        Some(entry)
+    }
+
+    /// Watches a destination; one past `kept_bytes` this week is not evicted for it.
+    pub(crate) fn watch(
+        &mut self,
+        key: &DestinationKey,
+        at: Timestamp,
+        kept_bytes: u64,
+    ) -> Option<&mut Destination> {
+        let entry = self.table.upsert(
+            key,
+            || fresh(at),
+            |entry| !entry.learned && entry.week.total() <= kept_bytes,
+        )?;
+        entry.last_at = entry.last_at.max(at);
+        Some(entry)
+    }
+
+    pub(crate) const fn evicted(&self) -> u64 {
+        self.table.evicted()
+    }
+
+    pub(crate) fn state(&self, at: Timestamp, learn_for: Span) -> BaselineState {
+        BaselineState {
+            destinations: self.learned,
+            hours: self.hours as f64,
+            mature: self.is_mature(at, learn_for),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Baseline {
+        let mut destinations: Vec<_> = self
+            .table
+            .entries()
+            .filter(|(_, entry)| entry.learned)
+            .map(|(key, entry)| LearnedDestination {
+                host: key.host,
+                destination: key.remote.clone(),
+                first_seen: entry.first_at,
+                last_seen: entry.last_at,
+                bytes_out: entry.bytes_out,
+            })
+            .collect();
+        destinations.sort();
+        Baseline {
+            schema: BASELINE_SCHEMA.to_owned(),
+            started_at: self.started_at,
+            hours: self.hours,
+            destinations,
+        }
+    }
+}
+
+fn fresh(at: Timestamp) -> Destination {
+    Destination {
+        first_at: at,
+        last_at: at,
+        learned: false,
+        bytes_out: 0,
+        week: Week::default(),
+        told: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registered_name_is_what_somebody_registered() {
+        for (name, registered) in [
+            ("www.example.com", "example.com"),
+            ("example.com", "example.com"),
+            ("a.b.example.co.jp", "example.co.jp"),
+            ("localhost", "localhost"),
+            ("tenant.github.io", "tenant.github.io"),
+            ("x.notgithub.io", "notgithub.io"),
+            ("", ""),
+        ] {
+            assert_eq!(registered_name(name), registered, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_baseline_restores_what_it_wrote() {
+        let at = Timestamp::from_nanos(1_780_000_000_000_000_000);
+        let mut first = Destinations::new(16, 1);
+        first.note(at);
+        let key = |remote| DestinationKey { host: None, remote };
+        let name = key(Remote::Name("example.com".into()));
+        let address = key(Remote::Address("203.0.113.9".parse().unwrap()));
+        first.learn(&name, at).unwrap().bytes_out = 7;
+        first.learn(&address, at);
+        let text = serde_json::to_string(&first.snapshot()).unwrap();
+        let mut second = Destinations::new(16, 2);
+        second.restore(&serde_json::from_str(&text).unwrap());
+        assert!(second.knows(&name) && second.knows(&address));
+        assert_eq!(second.snapshot(), first.snapshot());
+        assert!(second.is_mature(at.after(Span::from_hours(24)), Span::from_hours(24)));
+        assert!(!second.is_mature(at, Span::from_hours(24)));
+    }
+}

@@ -1,0 +1,23 @@
+//! What leaves the engine, in one ordered queue: cause before effect.
+
+use sekisho_schema::{ContainmentSet, FlowKey, Record, Timestamp};
+
+/// What the kernel shall hold, and what led to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainOrder {
+    /// The whole desired state.
+    pub set: ContainmentSet,
+    /// Time of the frame that decided; `None` for an order of a person or the end of a lease.
+    pub decided_at: Option<Timestamp>,
+    /// The flow that decided, so that its owner can be asked before its sockets are ended.
+    pub flow: Option<FlowKey>,
+}
+
+/// What leaves the engine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Hold this, at once. Never emitted in learn and dry-run.
+    Contain(Box<ContainOrder>),
+    /// Write this down.
+    Record(Box<Record>),
+}

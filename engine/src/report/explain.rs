@@ -1,0 +1,119 @@
+//! One voice: a signal as one sentence of plain English with the numbers that decided.
+
+use crate::detect::plugx::{PlugxDecoder, PlugxMatch, Proof};
+use crate::detect::{Sighted, Signal, SignalKind};
+use crate::flow::{NameSource, Toward};
+use sekisho_schema::finding::Direction;
+
+/// The sentence for a signal about `host`, the inside end as a person calls it.
+pub(super) fn explain(signal: &Signal, host: &str) -> String {
+    let remote = signal.flow.remote;
+    match &signal.kind {
+        SignalKind::Allowance { destination, bytes, allowed, first_seen } => format!(
+            "{host} sent {} bytes to {destination} within seven days, which nobody approved and \
+             which was first spoken to at {first_seen}; {} bytes are allowed.",
+            grouped(*bytes),
+            grouped(*allowed),
+        ),
+        SignalKind::Beacon { destination, hits, bets, low, high, chance, log10_e } => format!(
+            "{host} comes back to {destination} port {} by the clock: {hits} of the last {bets} \
+             gaps fell in the {low:.1}-{high:.1} s predicted beforehand; unplanned traffic does \
+             that at most {} % of the time, and all gaps together speak 10^{log10_e:.1} to 1 \
+             against it.",
+            remote.port(),
+            (chance * 100.0).ceil(),
+        ),
+        SignalKind::HostBudget { bytes, allowed } => format!(
+            "{host} sent {} bytes within a day to destinations that nobody approved, lastly to \
+             {remote}; {} bytes are allowed.",
+            grouped(*bytes),
+            grouped(*allowed),
+        ),
+        SignalKind::Plugx { matched, cipher, toward, present, .. } => {
+            let who = match toward {
+                Toward::Local => format!("{remote} spoke PlugX to {host}"),
+                Toward::Remote => format!("{host} spoke PlugX to {remote}"),
+            };
+            plugx(&who, matched, cipher, *present)
+        }
+        SignalKind::Sighting(sighted) => sighting(signal, host, *sighted),
+    }
+}
+
+fn plugx(who: &str, matched: &PlugxMatch, cipher: &str, present: usize) -> String {
+    let body = match (matched.proof, matched.size) {
+        (Proof::Lznt1, _) => ", and the body unpacks as LZNT1 to the size announced",
+        (Proof::Header, 0) => ", which fits a message that is a header only",
+        (Proof::Header, _) => "",
+    };
+    // plugx.md, section 2, D1: command, flags and sizes agree by chance in about 5 of 10^10 payloads.
+    format!(
+        "{who}: the first 16 bytes decode with cipher {cipher} to command 0x{:04x} ({}), {} body \
+         bytes announced and {} present{body}; the chance of this in other traffic is below 5 in \
+         10,000,000,000.",
+        matched.command,
+        PlugxDecoder::command_name(matched.command),
+        grouped(matched.size.into()),
+        grouped(present as u64),
+    )
+}
+
+fn sighting(signal: &Signal, host: &str, sighted: Sighted) -> String {
+    let remote = signal.flow.remote;
+    let name = signal.name.as_deref().unwrap_or("a name");
+    let target =
+        signal.target.map_or_else(|| remote.ip().to_string(), |address| address.to_string());
+    let what = match (sighted, signal.direction) {
+        (Sighted::Answer, _) => format!("{host} was told that {name} has the address {target}"),
+        (Sighted::Bound, Direction::Inbound) => {
+            format!("{remote}, last resolved from {name}, began to speak to {host}")
+        }
+        (Sighted::Bound, Direction::Outbound) => {
+            format!("{host} began to speak to {remote}, last resolved from {name}")
+        }
+        (Sighted::Endpoint, Direction::Inbound) => format!("{remote} began to speak to {host}"),
+        (Sighted::Endpoint, Direction::Outbound) => format!("{host} began to speak to {remote}"),
+        (Sighted::Name(source), _) => {
+            let place = match source {
+                NameSource::Host => "an HTTP request",
+                NameSource::Quic => "a QUIC handshake",
+                NameSource::Sni => "a TLS handshake",
+            };
+            format!("{host} named {name} in {place} with {remote}")
+        }
+        (Sighted::Query, _) => format!("{host} asked for the name {name}"),
+    };
+    match &signal.indicator {
+        None => format!("{what}."),
+        Some(indicator) => format!(
+            "{what}: {} is an indicator of {} with confidence {} of 100.",
+            indicator.value, indicator.source, indicator.confidence,
+        ),
+    }
+}
+
+/// A number with a comma after each three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_grouped_by_three() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (20_000_000, "20,000,000")]
+        {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

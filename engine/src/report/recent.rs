@@ -1,0 +1,64 @@
+//! What was told lately: a repetition is not told again within a span.
+
+use crate::detect::{Sighted, Signal, SignalKind};
+use crate::learn::Bounded;
+use sekisho_schema::{Span, Timestamp, Transport};
+use std::net::{IpAddr, SocketAddr};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    detector: &'static str,
+    local: IpAddr,
+    indicator: Option<String>,
+    remote: Option<SocketAddr>,
+    transport: Transport,
+}
+
+impl Key {
+    fn new(signal: &Signal) -> Self {
+        let flow = &signal.flow;
+        let remote = match signal.kind {
+            SignalKind::HostBudget { .. } | SignalKind::Sighting(Sighted::Query) => None,
+            SignalKind::Sighting(Sighted::Answer) => {
+                signal.target.map(|address| SocketAddr::new(address, 0))
+            }
+            _ => Some(flow.remote),
+        };
+        Self {
+            detector: signal.detector,
+            local: flow.local.ip(),
+            indicator: signal.indicator.as_ref().map(|indicator| indicator.id.clone()),
+            remote,
+            transport: flow.transport,
+        }
+    }
+}
+
+/// When each finding was last told.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    told: Bounded<Key, Timestamp>,
+    span: Span,
+}
+
+impl Recent {
+    pub(crate) fn new(capacity: usize, seed: u64, span: Span) -> Self {
+        Self { told: Bounded::new(capacity, seed), span }
+    }
+
+    /// Whether the same was told within the span.
+    pub(crate) fn was_told(&self, signal: &Signal, now: Timestamp) -> bool {
+        self.told.find(&Key::new(signal)).is_some_and(|at| now.since(*at) < self.span)
+    }
+
+    /// Notes that it is told now.
+    pub(crate) fn tell(&mut self, signal: &Signal, now: Timestamp) {
+        if let Some(at) = self.told.upsert(&Key::new(signal), || now, |_| true) {
+            *at = now;
+        }
+    }
+
+    pub(crate) const fn evicted(&self) -> u64 {
+        self.told.evicted()
+    }
+}
