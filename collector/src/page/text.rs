@@ -1,0 +1,173 @@
+//! Words for people, and strangers' words made harmless.
+
+use sekisho_schema::finding::{Action, DecisionRecord, Reason};
+use sekisho_schema::{Containment, Scope};
+
+/// The longest text of a stranger that is shown, in characters.
+const LONGEST: usize = 600;
+
+/// A stranger's text with what could deceive a reader or a terminal written out: control, direction-changing and invisible characters.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (place, letter) in text.chars().enumerate() {
+        if place == LONGEST {
+            shown.push('…');
+            break;
+        }
+        let deceives = letter.is_control()
+            || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        if deceives {
+            shown.extend(letter.escape_unicode());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
+
+/// A number of bytes in SI units.
+#[must_use]
+pub fn bytes(count: f64) -> String {
+    let (value, unit) = match count {
+        count if count >= 1e9 => (count / 1e9, "GB"),
+        count if count >= 1e6 => (count / 1e6, "MB"),
+        count if count >= 1e3 => (count / 1e3, "kB"),
+        count => (count, "B"),
+    };
+    if value >= 100.0 || (value - value.round()).abs() < 0.05 {
+        format!("{value:.0} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}
+
+/// A length of time in the unit that suits it: `0.84 ms`, `12 ms`, `1.4 s`.
+#[must_use]
+pub fn short_time(nanos: i64) -> String {
+    let nanos = nanos as f64;
+    match nanos {
+        n if n < 1e3 => format!("{n:.0} ns"),
+        n if n < 1e6 => format!("{:.0} µs", n / 1e3),
+        n if n < 1e7 => format!("{:.2} ms", n / 1e6),
+        n if n < 1e9 => format!("{:.0} ms", n / 1e6),
+        n => format!("{:.1} s", n / 1e9),
+    }
+}
+
+/// What a scope cuts, in words.
+#[must_use]
+pub fn scope(scope: &Scope) -> String {
+    match scope {
+        Scope::Cgroup(path) => format!("egress of the workload {}", visible(path)),
+        Scope::Container(id) => format!("egress of the container {}", visible(id)),
+        Scope::Destination(address) => format!("traffic to {address}"),
+        Scope::Host => "all external egress of the host".to_owned(),
+        Scope::Internal(host) => format!("egress of the inside host {}", visible(host)),
+        Scope::ManagementOnly => "everything but management".to_owned(),
+    }
+}
+
+/// The name of a step of the ladder of responses.
+#[must_use]
+pub const fn level(level: u8) -> &'static str {
+    match level {
+        0 => "observe",
+        3 => "destination",
+        4 => "workload",
+        5 => "host",
+        6 => "all but management",
+        7 => "link",
+        _ => "step",
+    }
+}
+
+/// What policy did with a finding, in words; and whether it cut.
+#[must_use]
+pub fn decision(decision: &DecisionRecord) -> String {
+    let what = decision.scope.as_deref().map_or_else(
+        || "nothing".to_owned(),
+        |text| text.parse().map_or_else(|_| visible(text), |parsed| scope(&parsed)),
+    );
+    let lease = decision.lease.map_or_else(String::new, |lease| format!(" for {lease}"));
+    match decision.action {
+        Action::Contain => format!("cut {what}{lease}"),
+        Action::Record => "recorded only".to_owned(),
+        Action::Withhold => format!(
+            "not cut ({}): would have cut {what}{lease}",
+            decision.reason.map_or("withheld", reason)
+        ),
+    }
+}
+
+const fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AlreadyContained => "contained already",
+        Reason::Budget => "the automatic budget is spent",
+        Reason::CannotEnforce => "the host can't hold a cut",
+        Reason::DryRun => "dry-run",
+        Reason::Exemption => "exempt",
+        Reason::Learn => "learning",
+        Reason::Trial => "on trial",
+    }
+}
+
+/// The command that releases a containment, when its name is one: a name is a stranger's word until its shape is checked, and people paste commands.
+#[must_use]
+pub fn release_command(containment: &Containment) -> Option<String> {
+    let digits = containment.id.0.strip_prefix("c-")?;
+    let fits = digits.len() == 12
+        && digits.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit));
+    fits.then(|| format!("sekisho release {} --reason \"…\"", containment.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sekisho_schema::{ContainmentId, Timestamp};
+
+    #[test]
+    fn what_could_deceive_a_reader_is_written_out() {
+        assert_eq!(visible("a\u{202e}b\u{1b}[2Jc\nd"), "a\\u{202e}b\\u{1b}[2Jc\\u{a}d");
+        assert_eq!(visible("関所 ü"), "関所 ü");
+        assert_eq!(visible(&"x".repeat(10_000)).chars().count(), LONGEST + 1);
+    }
+
+    #[test]
+    fn a_name_that_is_not_a_containments_gives_no_command_to_paste() {
+        let named = |id: &str| Containment {
+            id: ContainmentId(id.into()),
+            scope: Scope::Host,
+            level: 5,
+            since: Timestamp::EPOCH,
+            until: Timestamp::MAX,
+            cause: String::new(),
+            finding: None,
+            by: None,
+        };
+        assert_eq!(
+            release_command(&named("c-0123456789ab")).unwrap(),
+            "sekisho release c-0123456789ab --reason \"…\""
+        );
+        for id in ["c-0123456789ab; rm -rf /", "$(reboot)", "c-0123456789AB", "c-", ""] {
+            assert_eq!(release_command(&named(id)), None);
+        }
+    }
+
+    #[test]
+    fn quantities_are_told_in_fitting_units() {
+        assert_eq!(
+            (bytes(0.0), bytes(999.0), bytes(1500.0), bytes(2e6), bytes(3.26e9)),
+            ("0 B".into(), "999 B".into(), "1.5 kB".into(), "2 MB".into(), "3.3 GB".into())
+        );
+        assert_eq!(
+            (
+                short_time(840_000),
+                short_time(1_400_000),
+                short_time(12_000_000),
+                short_time(1_400_000_000)
+            ),
+            ("840 µs".into(), "1.40 ms".into(), "12 ms".into(), "1.4 s".into())
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! What agents ask: to be enrolled, to be believed, to be told.
+
+use super::problem::Problem;
+use super::room::{Peer, Room};
+use super::sse;
+use crate::authority::AuthorityError;
+use crate::clock;
+use crate::policy::threshold;
+use crate::secret::{new_agent_id, token_hash};
+use crate::store::{Batch, Enrolment, Heartbeat, MAX_CONTAINMENTS, Outcome, RedeemError};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The largest batch of events, in bytes.
+const EVENTS_LIMIT: usize = 1 << 20;
+/// The largest state, in bytes: the most containments, and room.
+const STATE_LIMIT: usize = 1 << 20;
+/// The largest enrolment, in bytes.
+const ENROL_LIMIT: usize = 16 << 10;
+/// How long a body may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+type Shared = State<Arc<Room>>;
+
+/// The routes of agents.
+pub(super) fn routes() -> Router<Arc<Room>> {
+    Router::new()
+        .route("/v1/enroll", post(enrol))
+        .route("/v1/events", post(events))
+        .route("/v1/state", post(state))
+        .route("/v1/stream", get(stream))
+        .route("/v1/policy", get(policy))
+        .route("/v1/{*rest}", get(nothing).post(nothing))
+}
+
+async fn nothing(State(room): Shared, Extension(peer): Extension<Peer>) -> Problem {
+    match room.admit(&peer) {
+        Ok(_) => Problem::new(StatusCode::NOT_FOUND, "there is no such route"),
+        Err(problem) => problem,
+    }
+}
+
+async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_WITHIN, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body broke off or is larger than {limit} bytes"),
+        )),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T, Problem> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("not {what}: {error}")))
+}
+
+#[derive(Deserialize)]
+struct EnrolRequest {
+    token: String,
+    host: String,
+    csr: String,
+}
+
+async fn enrol(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let bytes = read(body, ENROL_LIMIT).await?;
+    let request: EnrolRequest = parse(&bytes, "an enrolment")?;
+    if request.host.is_empty()
+        || request.host.len() > 253
+        || request.host.chars().any(char::is_control)
+    {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "host is empty, longer than 253 bytes or has control characters",
+        ));
+    }
+    let (answer, agent) =
+        room.waiting(move |room| enrol_now(room, &request)).await.inspect_err(|_| {
+            room.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(peer = %peer.address, "an enrolment was refused");
+        })?;
+    tracing::info!(agent, peer = %peer.address, "enrolled");
+    Ok(Json(answer))
+}
+
+fn enrol_now(room: &Room, request: &EnrolRequest) -> Result<(Value, String), Problem> {
+    let refuse = |error: RedeemError| match error {
+        RedeemError::Store(error) => error.into(),
+        other => Problem::new(StatusCode::FORBIDDEN, other.to_string()),
+    };
+    let (now, hash) = (clock::now(), token_hash(&request.token));
+    // Asked before the certificate is made, so that a stranger costs no signature; used up after it, so that a bad request costs no token.
+    room.store.check_token(&hash, now).map_err(refuse)?;
+    let internal = |error: &dyn std::fmt::Display| {
+        tracing::error!(%error, "an enrolment could not be completed");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the enrolment could not be completed; the token was not used",
+        )
+    };
+    let trust = room.dir.anchor_texts().map_err(|error| internal(&error))?;
+    let threshold = threshold(&room.store)?;
+    let agent = new_agent_id().map_err(|error| internal(&error))?;
+    let certificate =
+        room.authority.issue_agent(&request.csr, &agent, now).map_err(|error| match error {
+            AuthorityError::Request(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
+            other => internal(&other),
+        })?;
+    let enrolment = Enrolment {
+        agent: agent.clone(),
+        host: request.host.clone(),
+        certificate_until: certificate.until,
+    };
+    room.store.redeem_token(&hash, &enrolment, now).map_err(refuse)?;
+    let answer = json!({"id": agent, "certificate": certificate.pem, "ca": room.authority.pem(), "trust": trust, "threshold": threshold});
+    Ok((answer, agent))
+}
+
+async fn events(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Outcome>, Problem> {
+    let agent = room.admit(&peer)?;
+    let Ok(Ok(_permit)) = tokio::time::timeout(BODY_WITHIN, room.ingest.acquire()).await else {
+        return Err(
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many batches at once").retry_after(2)
+        );
+    };
+    let bytes = read(body, EVENTS_LIMIT).await?;
+    let begun = Instant::now();
+    let outcome = room
+        .waiting(move |room| {
+            let batch = Batch::parse(&bytes)
+                .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+            if !room.store.enrolled(&agent)? {
+                return Err(stranger());
+            }
+            Ok(room.store.take_in(&agent, &batch, clock::now())?)
+        })
+        .await?;
+    let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    room.metrics.batches.fetch_add(1, Ordering::Relaxed);
+    room.metrics.batch_nanos.fetch_add(nanos, Ordering::Relaxed);
+    room.metrics.ingested.fetch_add(outcome.stored, Ordering::Relaxed);
+    room.metrics.duplicates.fetch_add(outcome.duplicates, Ordering::Relaxed);
+    Ok(Json(outcome))
+}
+
+fn stranger() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "this agent is not in the collector's database; enrol again with a new token",
+    )
+}
+
+async fn state(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let agent = room.admit(&peer)?;
+    let bytes = read(body, STATE_LIMIT).await?;
+    let state: Heartbeat = parse(&bytes, "a state")?;
+    if state.containments.len() > MAX_CONTAINMENTS {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("more than {MAX_CONTAINMENTS} containments in one state"),
+        ));
+    }
+    let known =
+        room.waiting(move |room| Ok(room.store.take_state(&agent, &state, clock::now())?)).await?;
+    if !known {
+        return Err(stranger());
+    }
+    let policy =
+        room.policy.borrow().as_ref().map(
+            |policy| json!({"version": policy.stored.version, "digest": policy.stored.digest}),
+        );
+    Ok(Json(json!({"policy": policy})))
+}
+
+async fn stream(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Problem> {
+    let agent = room.admit(&peer)?;
+    Ok(sse::notices(&room, agent))
+}
+
+async fn policy(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Problem> {
+    room.admit(&peer)?;
+    let text = room.policy.borrow().as_ref().map(|policy| policy.stored.sealed.clone());
+    match text {
+        Some(text) => Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response()),
+        None => Err(Problem::new(StatusCode::NOT_FOUND, "no policy was pushed yet")),
+    }
+}

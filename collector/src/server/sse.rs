@@ -1,0 +1,136 @@
+//! Server-sent events: notices to agents, and word to the page that something changed.
+
+use super::room::{Listening, Room};
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::Frame;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+/// How often a comment shows that the stream is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The page is told of changes this often at most.
+const PAGE_PACE: Duration = Duration::from_millis(500);
+/// A reader that takes nothing for this long is let go.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// A response body fed from a channel.
+struct Feed(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Feed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+fn response(feed: Feed) -> Response {
+    (
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")],
+        Body::new(feed),
+    )
+        .into_response()
+}
+
+struct Reader(mpsc::Sender<Bytes>);
+
+impl Reader {
+    /// `false` when the reader is gone.
+    async fn tell(&self, text: String) -> bool {
+        matches!(tokio::time::timeout(STALLED, self.0.send(Bytes::from(text))).await, Ok(Ok(())))
+    }
+}
+
+fn ticks() -> tokio::time::Interval {
+    let mut ticks = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The notice stream of an agent: the policy in force, now and whenever it changes.
+pub(super) fn notices(room: &Arc<Room>, agent: String) -> Response {
+    let (sender, receiver) = mpsc::channel(4);
+    let listening = room.listening(&agent);
+    let room = Arc::clone(room);
+    tokio::spawn(async move { feed_notices(&room, &agent, Reader(sender), listening).await });
+    response(Feed(receiver))
+}
+
+async fn feed_notices(room: &Room, agent: &str, reader: Reader, _listening: Listening) {
+    let (mut policy, mut denied, mut closing) =
+        (room.policy.subscribe(), room.denied.subscribe(), room.closing.subscribe());
+    let mut ticks = ticks();
+    if !reader.tell(": connected\n\n".to_owned()).await {
+        return;
+    }
+    policy.mark_changed();
+    loop {
+        let text = tokio::select! {
+            () = reader.0.closed() => return,
+            _ = closing.wait_for(|closing| *closing) => return,
+            changed = denied.changed() => {
+                if changed.is_err() || denied.borrow_and_update().contains(agent) {
+                    return;
+                }
+                continue;
+            }
+            changed = policy.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let Some(notice) = policy.borrow_and_update().as_ref().map(|policy| format!("event: policy\ndata: {{\"version\":{},\"digest\":\"{}\"}}\n\n", policy.stored.version, policy.stored.digest)) else { continue };
+                notice
+            }
+            _ = ticks.tick() => ": keep-alive\n\n".to_owned(),
+        };
+        if !reader.tell(text).await {
+            return;
+        }
+    }
+}
+
+/// Word to the page whenever the database changed.
+pub(super) fn live(room: &Arc<Room>) -> Response {
+    let (sender, receiver) = mpsc::channel(4);
+    let room = Arc::clone(room);
+    tokio::spawn(async move { feed_live(&room, Reader(sender)).await });
+    response(Feed(receiver))
+}
+
+async fn feed_live(room: &Room, reader: Reader) {
+    let (mut changes, mut closing) = (room.changes.subscribe(), room.closing.subscribe());
+    let mut ticks = ticks();
+    if !reader.tell("retry: 3000\n: connected\n\n".to_owned()).await {
+        return;
+    }
+    loop {
+        let text = tokio::select! {
+            () = reader.0.closed() => return,
+            _ = closing.wait_for(|closing| *closing) => return,
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let number = *changes.borrow_and_update();
+                format!("event: change\ndata: {{\"number\":{number}}}\n\n")
+            }
+            _ = ticks.tick() => ": keep-alive\n\n".to_owned(),
+        };
+        if !reader.tell(text).await {
+            return;
+        }
+        tokio::time::sleep(PAGE_PACE).await;
+    }
+}
