@@ -303,7 +303,11 @@ fn layers(top: &Path, limits: &Limits, faults: &mut Vec<String>) -> Result<(), F
         let source = top.join(name).join("src");
         for file in rust_files(&source) {
             let inner = file.strip_prefix(&source).unwrap_or(&file).to_string_lossy().into_owned();
-            if inner == "lib.rs" || inner == "main.rs" || inner.starts_with("bin/") || inner.ends_with("tests.rs") {
+            if inner == "lib.rs"
+                || inner == "main.rs"
+                || inner.starts_with("bin/")
+                || inner.ends_with("tests.rs")
+            {
                 continue;
             }
             let module = inner.split(['/', '.']).next().unwrap_or_default().to_owned();

@@ -71,9 +71,14 @@ pub(super) fn take_message<O: FnMut(&Observation<'_>) -> Appetite>(
             teller.tell(entry, ObservationKind::Query { name, qtype: question.qtype });
         }
     } else if entry.has(by(flag::ASKED, opposite(toward))) {
+        // Who asked is the end that the answer travels to.
+        let client = match toward {
+            Toward::Local => entry.local_address(),
+            Toward::Remote => entry.remote_address(),
+        };
         for answer in message.answers() {
             if let AnswerData::Address(address) = answer.data {
-                let evicted = teller.names.bind(address, name, answer.ttl, teller.at);
+                let evicted = teller.names.bind((client, address), name, answer.ttl, teller.at);
                 teller.totals.evicted_names += u64::from(evicted);
                 teller.tell(entry, ObservationKind::Answer { name, address });
             }

@@ -265,6 +265,10 @@ impl Entry {
         }
     }
 
+    pub(super) fn local_address(&self) -> IpAddr {
+        self.address(self.tuple.src)
+    }
+
     pub(super) fn remote_address(&self) -> IpAddr {
         self.address(self.tuple.dst)
     }

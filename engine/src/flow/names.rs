@@ -1,4 +1,7 @@
-//! Which name an address was asked for by: what DNS answers said, for as long as they may be believed.
+//! Which name a client asked an address for by: what DNS answers said, for as long as they may be believed.
+//!
+//! A binding counts only for the client that was answered: hosting addresses carry many names, and
+//! what one host asked for says nothing of another that speaks to the same address.
 
 use super::fifo::Fifo;
 use super::table::IndexTable;
@@ -11,8 +14,11 @@ use std::net::{IpAddr, Ipv4Addr};
 const SHORTEST: u32 = 60;
 const LONGEST: u32 = 24 * 3600;
 
+/// Who asked, and the address that the answer gave.
+pub(super) type Bound = (IpAddr, IpAddr);
+
 struct Binding {
-    address: IpAddr,
+    key: Bound,
     name: Box<str>,
     until: Timestamp,
 }
@@ -20,14 +26,14 @@ struct Binding {
 impl Default for Binding {
     fn default() -> Self {
         Self {
-            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            key: (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             name: Box::default(),
             until: Timestamp::EPOCH,
         }
     }
 }
 
-/// Bindings by address; the newest wins, and the one longest not renewed gives way.
+/// Bindings by client and address; the newest wins, and the one longest not renewed gives way.
 pub(super) struct Names {
     table: IndexTable,
     fifo: Fifo<Binding>,
@@ -40,20 +46,19 @@ impl Names {
         Self { table: IndexTable::default(), fifo: Fifo::new(), most: most.max(1), hasher }
     }
 
-    fn hash(&self, address: IpAddr) -> u32 {
-        (self.hasher.hash_one(address) >> 32) as u32
+    fn hash(&self, key: Bound) -> u32 {
+        (self.hasher.hash_one(key) >> 32) as u32
     }
 
-    fn find(&self, address: IpAddr) -> Option<u32> {
-        self.table.find(self.hash(address), |at| {
-            self.fifo.item(at).is_some_and(|binding| binding.address == address)
-        })
+    fn find(&self, key: Bound) -> Option<u32> {
+        self.table
+            .find(self.hash(key), |at| self.fifo.item(at).is_some_and(|binding| binding.key == key))
     }
 
-    /// Binds a name to an address; returns whether another binding had to give way.
-    pub(super) fn bind(&mut self, address: IpAddr, name: &str, ttl: u32, now: Timestamp) -> bool {
+    /// Binds a name to an address for a client; returns whether another binding had to give way.
+    pub(super) fn bind(&mut self, key: Bound, name: &str, ttl: u32, now: Timestamp) -> bool {
         let until = now.after(Span::from_secs(i64::from(ttl.clamp(SHORTEST, LONGEST))));
-        if let Some(at) = self.find(address) {
+        if let Some(at) = self.find(key) {
             self.fifo.renew(at);
             if let Some(binding) = self.fifo.item_mut(at) {
                 binding.until = until;
@@ -65,21 +70,21 @@ impl Names {
         }
         let full = self.fifo.len() >= self.most;
         if full && let Some(oldest) = self.fifo.oldest() {
-            let gone = self.fifo.item(oldest).map(|binding| self.hash(binding.address));
+            let gone = self.fifo.item(oldest).map(|binding| self.hash(binding.key));
             self.table.remove(gone.unwrap_or_default(), oldest);
             self.fifo.give_back(oldest);
         }
         let at = self.fifo.take();
         if let Some(binding) = self.fifo.item_mut(at) {
-            *binding = Binding { address, name: name.into(), until };
+            *binding = Binding { key, name: name.into(), until };
         }
-        self.table.insert(self.hash(address), at);
+        self.table.insert(self.hash(key), at);
         full
     }
 
-    /// The name bound to an address, if it may still be believed.
-    pub(super) fn bound(&self, address: IpAddr, now: Timestamp) -> Option<&str> {
-        let binding = self.fifo.item(self.find(address)?)?;
+    /// The name bound to an address for a client, if it may still be believed.
+    pub(super) fn bound(&self, key: Bound, now: Timestamp) -> Option<&str> {
+        let binding = self.fifo.item(self.find(key)?)?;
         (binding.until > now).then_some(&*binding.name)
     }
 }
@@ -94,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_binding_lives_at_least_a_minute_and_at_most_a_day() {
-        let ip: IpAddr = "203.0.113.9".parse().unwrap();
+        let ip: Bound = ("10.0.0.1".parse().unwrap(), "203.0.113.9".parse().unwrap());
         let mut names = Names::new(8, RandomState::with_seeds(1, 2, 3, 4));
         names.bind(ip, "short.example", 0, at(0));
         assert_eq!(names.bound(ip, at(59)), Some("short.example"));
@@ -106,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_newest_name_wins_and_the_binding_longest_not_renewed_gives_way() {
-        let ip = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(n));
+        let ip = |n: u32| (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::from_bits(n)));
         let mut names = Names::new(2, RandomState::with_seeds(1, 2, 3, 4));
         assert!(!names.bind(ip(1), "old.example", 300, at(0)));
         assert!(!names.bind(ip(2), "b.example", 300, at(0)));
@@ -115,5 +120,15 @@ mod tests {
         assert_eq!(names.bound(ip(1), at(3)), Some("new.example"));
         assert_eq!(names.bound(ip(2), at(3)), None);
         assert_eq!(names.bound(ip(3), at(3)), Some("c.example"));
+    }
+
+    #[test]
+    fn what_one_client_asked_for_says_nothing_of_another() {
+        let [one, other, shared]: [IpAddr; 3] =
+            ["10.0.0.1", "10.0.0.2", "203.0.113.9"].map(|ip| ip.parse().unwrap());
+        let mut names = Names::new(8, RandomState::with_seeds(1, 2, 3, 4));
+        names.bind((one, shared), "c2.example", 300, at(0));
+        assert_eq!(names.bound((one, shared), at(1)), Some("c2.example"));
+        assert_eq!(names.bound((other, shared), at(1)), None);
     }
 }

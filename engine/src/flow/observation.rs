@@ -52,7 +52,7 @@ pub struct FlowFacts<'a> {
     pub bytes_out: u64,
     /// Payload bytes from the remote end so far.
     pub bytes_in: u64,
-    /// The name that a DNS answer bound to the remote address for this local address or any, if still valid.
+    /// The name that a DNS answer bound to the remote address for this local address, if still valid.
     pub bound_name: Option<&'a str>,
 }
 

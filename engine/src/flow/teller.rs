@@ -23,7 +23,8 @@ pub(super) struct Teller<'t, O> {
 
 impl<O: FnMut(&Observation<'_>) -> Appetite> Teller<'_, O> {
     pub(super) fn tell(&mut self, entry: &Entry, kind: ObservationKind<'_>) -> Appetite {
-        let flow = entry.facts(self.names.bound(entry.remote_address(), self.at));
+        let flow =
+            entry.facts(self.names.bound((entry.local_address(), entry.remote_address()), self.at));
         (self.observer)(&Observation { at: self.at, frame: self.frame, flow, kind })
     }
 
