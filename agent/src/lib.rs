@@ -1,1 +1,19 @@
-//! Placeholder root, replaced as the crate is built.
+//! The agent: what a host runs to see its outbound traffic, cut it, prove the cut and tell.
+//!
+//! Folders are rooms with one job each; `daemon` wires them and names every thread and channel.
+
+pub mod capture;
+pub mod chain;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod enforce;
+pub mod host;
+pub mod journal;
+pub mod logging;
+pub mod metrics;
+pub mod rules;
+pub mod state;
+pub mod sync;

@@ -2,7 +2,7 @@
 
 use crate::host::{self, Failure};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -173,29 +173,7 @@ pub(crate) fn engine(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
         "  ratio                              {ratio:>7.2} (median of {ratios:.2?}; at most {ENGINE_RATIO})"
     );
     host::run(Command::new(release.join("engine-cost")).arg(&mix).args(&lists))?;
-    let found = planted_found(&sekisho, &lists, &mix)?;
-    let wanted: u64 = ["planted_sni", "planted_dns", "planted_http", "planted_ip", "planted_quic"]
-        .iter()
-        .filter_map(|key| truth.get(*key).and_then(Value::as_u64))
-        .sum();
-    println!(
-        "  planted {wanted} (truth of the generator), found {} by {:?}",
-        found.values().sum::<u64>(),
-        found
-    );
-    let sightings: u64 = found
-        .iter()
-        .filter(|(detector, _)| detector.starts_with("indicator."))
-        .map(|(_, count)| count)
-        .sum();
-    if sightings != wanted {
-        return Err(format!("{wanted} indicators were planted, {sightings} sightings reported"));
-    }
-    if let Some((other, count)) = found.iter().find(|(detector, _)| {
-        !detector.starts_with("indicator.") && !detector.starts_with("behaviour.")
-    }) {
-        return Err(format!("{other}: {count} findings where nothing of the kind was planted"));
-    }
+    check_planted(&found(&sekisho, &lists, &mix)?, &truth)?;
     if ratio > ENGINE_RATIO {
         Err(format!("replay costs {ratio:.2} times the bare loop, {ENGINE_RATIO} allowed"))
     } else {
@@ -209,11 +187,13 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn planted_found(
-    sekisho: &Path,
-    lists: &[PathBuf],
-    file: &Path,
-) -> Result<BTreeMap<String, u64>, Failure> {
+/// Flows (by their inside end) with the indicators sighted in them, and the findings by detector.
+struct Found {
+    planted: BTreeSet<(String, String)>,
+    detectors: BTreeMap<String, u64>,
+}
+
+fn found(sekisho: &Path, lists: &[PathBuf], file: &Path) -> Result<Found, Failure> {
     let words = replay_words(sekisho, lists, file);
     let (program, arguments) = words.split_first().ok_or("no words")?;
     let done = Command::new(program)
@@ -221,18 +201,48 @@ fn planted_found(
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("cannot start sekisho: {error}"))?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    let summary: Value = text
-        .lines()
-        .next_back()
-        .and_then(|line| serde_json::from_str(line).ok())
-        .ok_or("replay gave no summary")?;
-    let findings =
-        summary.get("findings").and_then(Value::as_object).ok_or("the summary has no findings")?;
-    Ok(findings
+    let mut found = Found { planted: BTreeSet::new(), detectors: BTreeMap::new() };
+    for line in String::from_utf8_lossy(&done.stdout).lines() {
+        let event: Value = serde_json::from_str(line)
+            .map_err(|error| format!("replay wrote what is no event: {error}"))?;
+        let text = |pointer: &str| {
+            event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        if text("/type") == "finding" {
+            *found.detectors.entry(text("/detector")).or_default() += 1;
+            if text("/detector").starts_with("indicator.") {
+                found.planted.insert((text("/flow/local"), text("/indicator/value")));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Every planted flow reported, and nothing where nothing was planted.
+fn check_planted(found: &Found, truth: &Value) -> Result<(), Failure> {
+    let wanted: u64 = ["planted_sni", "planted_dns", "planted_http", "planted_ip", "planted_quic"]
         .iter()
-        .map(|(detector, count)| (detector.clone(), count.as_u64().unwrap_or_default()))
-        .collect())
+        .filter_map(|key| truth.get(*key).and_then(Value::as_u64))
+        .sum();
+    println!(
+        "  planted {wanted} flows (truth of the generator), reported {}; findings {:?}",
+        found.planted.len(),
+        found.detectors
+    );
+    if found.planted.len() as u64 != wanted {
+        return Err(format!(
+            "{wanted} flows with an indicator were planted, {} reported",
+            found.planted.len()
+        ));
+    }
+    match found.detectors.iter().find(|(detector, _)| {
+        !detector.starts_with("indicator.") && !detector.starts_with("behaviour.")
+    }) {
+        Some((other, count)) => {
+            Err(format!("{other}: {count} findings where nothing of the kind was planted"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A thousand against a million indicators of each kind.

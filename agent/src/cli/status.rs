@@ -1,0 +1,206 @@
+//! `sekisho status`: written for a frightened operator at night. First what is cut, then whether
+//! it may be believed, then how to undo it.
+
+use super::args::{Format, ReadArgs};
+use super::contain::{ask_agent, load, refused};
+use super::text::{milliseconds, rough, seconds};
+use super::{Console, Outcome, cannot_write};
+use crate::chain::Complaint;
+use crate::control::{Answer, ContainmentStatus, Request, Status};
+use std::io::Write;
+
+pub(super) fn run(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
+    let config = load(&args.config)?;
+    let status = match ask_agent(&config, &Request::Status)? {
+        Answer::Status(status) => status,
+        other => return refused(other, console),
+    };
+    let told = match args.output {
+        Format::Json => serde_json::to_string(&status)
+            .map_err(std::io::Error::from)
+            .and_then(|text| writeln!(console.out, "{text}")),
+        Format::Table => table(&status, console.out),
+    };
+    told.map_err(|error| cannot_write(&error))?;
+    Ok(if status.mode.requested == status.mode.effective && status.enforcement.is_none() {
+        Outcome::Fine
+    } else {
+        Outcome::Finding
+    })
+}
+
+fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    match status.containments.len() {
+        0 => writeln!(out, "NOTHING IS CUT on {}", status.host)?,
+        1 => writeln!(out, "1 CUT IS IN FORCE on {}", status.host)?,
+        count => writeln!(out, "{count} CUTS ARE IN FORCE on {}", status.host)?,
+    }
+    for held in &status.containments {
+        cut(held, status, out)?;
+    }
+    if let Some(failure) = &status.enforcement {
+        writeln!(out, "\nNOT CUT AS DECIDED: {failure}")?;
+    }
+    writeln!(out)?;
+    mode(status, out)?;
+    sight(status, out)?;
+    let policy = &status.policy;
+    let frozen = if policy.frozen { ", EXPIRED and frozen" } else { "" };
+    writeln!(
+        out,
+        "policy     version {} ({}{frozen}), owner {}",
+        policy.version, policy.origin, policy.owner
+    )?;
+    if let Some(refused) = &policy.refused {
+        writeln!(out, "           last refused: {refused}")?;
+    }
+    journal(status, out)?;
+    collector(status, out)?;
+    if !status.coverage.is_empty() {
+        writeln!(out, "not cut    {} (`sekisho doctor` explains)", status.coverage.join(", "))?;
+    }
+    writeln!(
+        out,
+        "agent      version {}, pid {}, up {}, {} findings since",
+        status.version,
+        status.pid,
+        rough(status.at.since(status.started_at)),
+        status.findings
+    )
+}
+
+fn cut(held: &ContainmentStatus, status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let containment = &held.containment;
+    let what = match &containment.scope {
+        sekisho_schema::Scope::Host => "this host's traffic to the outside".to_owned(),
+        sekisho_schema::Scope::ManagementOnly => {
+            "all traffic of this host but management".to_owned()
+        }
+        sekisho_schema::Scope::Destination(address) => format!("all traffic to {address}"),
+        other => other.to_string(),
+    };
+    writeln!(out, "\n  {}  {what} ({})", containment.id, containment.scope)?;
+    writeln!(
+        out,
+        "    since    {} ({} ago)",
+        seconds(containment.since),
+        rough(status.at.since(containment.since))
+    )?;
+    let why = held.explanation.as_deref().unwrap_or(&containment.cause);
+    let by = containment.by.as_ref().map(|by| format!(" (ordered by {by})")).unwrap_or_default();
+    writeln!(out, "    why      {why}{by}")?;
+    writeln!(
+        out,
+        "    until    {} ({} left), then the kernel lets go by itself",
+        seconds(containment.until),
+        rough(containment.remaining(status.at))
+    )?;
+    match &held.receipt {
+        Some(receipt) if receipt.applied => {
+            let fast = receipt
+                .time_to_contain_ns
+                .map(|nanos| format!(", cut {} after the deciding frame", milliseconds(nanos)))
+                .unwrap_or_default();
+            writeln!(
+                out,
+                "    effect   {}{fast}; {} sockets ended; {} packets ({} bytes) left after the match",
+                receipt.proof.cut.as_deref().unwrap_or("not proven yet"),
+                receipt.sockets_destroyed,
+                receipt.leaked_packets,
+                receipt.leaked_bytes
+            )?;
+            writeln!(
+                out,
+                "    business exemptions {}",
+                receipt.proof.exemptions.as_deref().unwrap_or("not tried yet")
+            )?;
+        }
+        Some(receipt) => writeln!(
+            out,
+            "    effect   NOT APPLIED: {}",
+            receipt.error.as_deref().unwrap_or("no cause given")
+        )?,
+        None => {
+            writeln!(out, "    effect   held by the kernel; not proven by this run of the agent")?
+        }
+    }
+    writeln!(out, "    undo     sekisho release {} --reason \"…\"", containment.id)
+}
+
+fn mode(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let mode = &status.mode;
+    if mode.requested == mode.effective {
+        return writeln!(out, "mode       {}", mode.effective);
+    }
+    writeln!(
+        out,
+        "MODE       {} is requested and only {} is in effect: {}",
+        mode.requested,
+        mode.effective,
+        mode.why.as_deref().unwrap_or("no cause given")
+    )
+}
+
+fn sight(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let capture = &status.capture;
+    let interfaces: Vec<String> = capture
+        .interfaces
+        .iter()
+        .map(|interface| {
+            let dropped = if interface.dropped > 0 {
+                format!(", {} DROPPED", interface.dropped)
+            } else {
+                String::new()
+            };
+            format!(
+                "{} {} ({} frames{dropped})",
+                interface.name, interface.state, interface.received
+            )
+        })
+        .collect();
+    let interfaces = if interfaces.is_empty() {
+        "NO INTERFACE IS CAPTURED".to_owned()
+    } else {
+        interfaces.join(", ")
+    };
+    writeln!(
+        out,
+        "sight      {interfaces}; {} flows, {} bytes out; scheduling: {}",
+        capture.flows, capture.bytes_out, capture.realtime
+    )
+}
+
+fn journal(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let journal = &status.journal;
+    let lost =
+        if journal.lost > 0 { format!(", {} RECORDS LOST", journal.lost) } else { String::new() };
+    match &journal.failure {
+        Some(failure) => writeln!(out, "JOURNAL    FAILING: {failure}{lost}"),
+        None => writeln!(
+            out,
+            "journal    {} records of this run are safe, {} bytes{lost}",
+            journal.durable, journal.bytes
+        ),
+    }
+}
+
+fn collector(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let collector = &status.collector;
+    let Some(url) = &collector.url else {
+        return writeln!(out, "collector  none: this agent works alone");
+    };
+    let contact = collector.last_contact.map_or_else(
+        || "never heard".to_owned(),
+        |at| format!("heard {} ago", rough(status.at.since(at))),
+    );
+    match &collector.failure {
+        Some(failure) => writeln!(
+            out,
+            "COLLECTOR  {url}: NO LINK ({contact}, {} records wait): {failure}",
+            status.journal.unsent
+        ),
+        None => {
+            writeln!(out, "collector  {url}, {contact}, {} records wait", status.journal.unsent)
+        }
+    }
+}

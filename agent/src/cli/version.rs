@@ -1,0 +1,10 @@
+//! `sekisho version`
+
+use super::{Console, Outcome, cannot_write};
+use crate::chain::Complaint;
+
+pub(super) fn run(console: &mut Console<'_>) -> Result<Outcome, Complaint> {
+    writeln!(console.out, "sekisho {}", env!("CARGO_PKG_VERSION"))
+        .map_err(|error| cannot_write(&error))?;
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,146 @@
+//! The configuration as it is used: defaults filled in, sense checked.
+
+use super::raw::{LoadConfigError, RawConfig};
+use sekisho_engine::Limits;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// What the agent goes by.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this host in every event.
+    pub host: String,
+    /// Sealed policy to adopt at start if it is newer.
+    pub policy: Option<PathBuf>,
+    /// Uplinks by name; `None` for every interface that is up and not a loopback.
+    pub interfaces: Option<Vec<String>>,
+    /// Capture filter.
+    pub filter: Option<String>,
+    /// Bytes of the kernel's ring for each interface.
+    pub ring_bytes: i32,
+    /// Whether frames for other hosts are taken.
+    pub promiscuous: bool,
+    /// Directory of journal, policy and identity.
+    pub state: PathBuf,
+    /// Directory of the control socket.
+    pub run: PathBuf,
+    /// Directory of rule packs.
+    pub rules: PathBuf,
+    /// Directory of trust anchors.
+    pub trust: PathBuf,
+    /// Indicator lists.
+    pub lists: Vec<PathBuf>,
+    /// Where events go and policies come from.
+    pub collector: CollectorConfig,
+    /// MaxMind database.
+    pub geo: Option<PathBuf>,
+    /// Address of the metrics; `None` for none.
+    pub metrics: Option<SocketAddr>,
+    /// Bounds of the engine.
+    pub limits: Limits,
+    /// Bytes of the journal.
+    pub journal_cap: u64,
+}
+
+/// Where events go and policies come from.
+#[derive(Clone, Debug)]
+pub struct CollectorConfig {
+    /// `https://HOST:PORT`; `None` for the one of the enrolment.
+    pub url: Option<String>,
+    /// Directory of key and certificates.
+    pub identity: PathBuf,
+}
+
+impl Config {
+    /// Loads and checks a configuration.
+    ///
+    /// # Errors
+    /// [`LoadConfigError`].
+    pub fn load(path: &Path) -> Result<Self, LoadConfigError> {
+        Self::build(RawConfig::load(path)?)
+            .map_err(|why| LoadConfigError::Senseless { path: path.to_owned(), why })
+    }
+
+    /// Fills in the defaults and checks the sense.
+    ///
+    /// # Errors
+    /// What makes no sense.
+    pub fn build(raw: RawConfig) -> Result<Self, String> {
+        let ring_mib = raw.capture.ring_mib.unwrap_or(32);
+        if !(1..=1024).contains(&ring_mib) {
+            return Err(format!("capture.ring-mib is {ring_mib}, expected 1 to 1024"));
+        }
+        if raw.capture.interfaces.as_ref().is_some_and(Vec::is_empty) {
+            return Err("capture.interfaces is empty: nothing would be seen; name the uplinks or leave the key out for all of them".to_owned());
+        }
+        let host = raw.host.unwrap_or_else(host_name);
+        if host.trim().is_empty() {
+            return Err("host is empty".to_owned());
+        }
+        if let Some(url) = &raw.collector.url
+            && !url.starts_with("https://")
+        {
+            return Err(format!("collector.url is \"{url}\", expected https://HOST:PORT"));
+        }
+        let state = raw.paths.state.unwrap_or_else(|| "/var/lib/sekisho".into());
+        let listen = raw.metrics.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9477)));
+        let journal_mib = raw.limits.journal_mib.unwrap_or(256);
+        if journal_mib == 0 {
+            return Err("limits.journal-mib is 0: a journal needs at least 1 MiB".to_owned());
+        }
+        let default = Limits::default();
+        let limits = Limits {
+            flows: bounded("flows", raw.limits.flows, default.flows)?,
+            names: bounded("names", raw.limits.names, default.names)?,
+            heads: bounded("heads", raw.limits.heads, default.heads)?,
+            destinations: bounded("destinations", raw.limits.destinations, default.destinations)?,
+            containments: bounded("containments", raw.limits.containments, default.containments)?,
+            ..default
+        };
+        Ok(Self {
+            host,
+            policy: raw.policy,
+            interfaces: raw.capture.interfaces,
+            filter: raw.capture.filter,
+            ring_bytes: i32::try_from(u64::from(ring_mib) << 20).unwrap_or(1 << 30),
+            promiscuous: raw.capture.promiscuous.unwrap_or(false),
+            run: raw.paths.run.unwrap_or_else(|| "/run/sekisho".into()),
+            rules: raw.paths.rules.unwrap_or_else(|| "/usr/share/sekisho/rules".into()),
+            trust: raw.paths.trust.unwrap_or_else(|| "/etc/sekisho/trust.d".into()),
+            lists: raw.indicators.lists.unwrap_or_default(),
+            collector: CollectorConfig {
+                url: raw.collector.url,
+                identity: raw.collector.identity.unwrap_or_else(|| state.join("identity")),
+            },
+            geo: raw.geo.database,
+            metrics: raw.metrics.enabled.unwrap_or(true).then_some(listen),
+            limits,
+            journal_cap: journal_mib << 20,
+            state,
+        })
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("agent.sock")
+    }
+
+    /// The journal's directory.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        self.state.join("journal")
+    }
+}
+
+fn bounded(name: &str, value: Option<usize>, default: usize) -> Result<usize, String> {
+    match value {
+        Some(0) => Err(format!("limits.{name} is 0, expected at least 1")),
+        Some(value) => Ok(value),
+        None => Ok(default),
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,473 @@
+//! The live caller of the engine: frames and messages in, cuts at once, records afterwards.
+
+use super::board::Board;
+use super::cut::{Cut, Effect};
+use super::shared::Shared;
+use super::warden::Warden;
+use super::{Drifted, Message};
+use crate::chain::causes;
+use crate::clock;
+use crate::control::{
+    Answer, CaptureStatus, InterfaceStatus, ModeStatus, OrderRequest, PolicyStatus, Status,
+};
+use crate::enforce::{Plan, Sockets};
+use crate::host::geoip::Places;
+use crate::host::owner::owner;
+use crate::journal::JournalHandle;
+use sekisho_engine::wire::Frame;
+use sekisho_engine::{Engine, HostFact, Input, Output};
+use sekisho_schema::event::Gap;
+use sekisho_schema::policy::Mode;
+use sekisho_schema::sealed::Local;
+use sekisho_schema::{
+    Body, Containment, FlowKey, Policy, Process, Receipt, Record, Span, Timestamp, Verified,
+};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// An enforcer that could not be opened is tried again after this.
+const REARM_AFTER: Span = Span::from_secs(10);
+
+/// Facts of this host that a ruleset depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ground {
+    pub(super) uplinks: Vec<String>,
+    pub(super) on_link: Vec<ipnet::IpNet>,
+    pub(super) collector: Vec<SocketAddr>,
+}
+
+/// What does not change while the agent runs.
+pub(super) struct Constant {
+    pub(super) host: String,
+    pub(super) boot: String,
+    pub(super) started_at: Timestamp,
+    pub(super) journal_dir: std::path::PathBuf,
+}
+
+/// The judgement and its hands.
+pub(super) struct Judge {
+    pub(super) engine: Engine,
+    pub(super) constant: Constant,
+    pub(super) ground: Ground,
+    pub(super) shared: Arc<Shared>,
+    pub(super) journal: JournalHandle,
+    pub(super) places: Places,
+    pub(super) realtime: String,
+    pub(super) policy_origin: &'static str,
+    cut: Option<Cut>,
+    board: Board,
+    sockets: Option<Sockets>,
+    pending: Vec<Record>,
+    rearm_at: Option<Timestamp>,
+    told_state: (Mode, Mode, usize, u64),
+    leaked: u64,
+}
+
+impl Judge {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is a room of its own, wired once in start.rs"
+    )]
+    pub(super) fn new(
+        engine: Engine,
+        constant: Constant,
+        ground: Ground,
+        shared: Arc<Shared>,
+        journal: JournalHandle,
+        places: Places,
+        policy_origin: &'static str,
+    ) -> Self {
+        Self {
+            engine,
+            constant,
+            ground,
+            shared,
+            journal,
+            places,
+            realtime: String::new(),
+            policy_origin,
+            cut: None,
+            board: Board::default(),
+            sockets: Sockets::open().ok(),
+            pending: Vec::new(),
+            rearm_at: None,
+            told_state: (Mode::Learn, Mode::Learn, 0, 0),
+            leaked: 0,
+        }
+    }
+
+    /// Judges a frame; what it decides is in the kernel when this returns.
+    pub(super) fn frame(&mut self, frame: Frame<'_>) {
+        let at = Timestamp::from_nanos(frame.at_ns);
+        if self.engine.poll_timeout().is_some_and(|due| due <= at) {
+            self.engine.handle_timeout(at);
+            self.drain();
+        }
+        self.engine.handle(Input::Frame(frame));
+        self.drain();
+    }
+
+    /// Processes deadlines up to a time.
+    pub(super) fn tick(&mut self, now: Timestamp) {
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(now);
+            self.drain();
+        }
+    }
+
+    /// Gives the engine anything else than a frame.
+    pub(super) fn input(&mut self, input: Input<'_>) {
+        self.engine.handle(input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut effect = Effect::default();
+        let mut any = false;
+        while let Some(output) = self.engine.poll_output() {
+            any = true;
+            match output {
+                Output::Contain(order) => {
+                    if let Some(cut) = &mut self.cut {
+                        let done = cut.apply(&order);
+                        effect.owner = done.owner.or(effect.owner);
+                        effect.receipts.extend(done.receipts);
+                    }
+                }
+                Output::Record(record) => self.pending.push(*record),
+            }
+        }
+        if any {
+            self.tell(effect);
+        }
+    }
+
+    /// Everything after the cut: names, records, receipts of what failed.
+    fn tell(&mut self, effect: Effect) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for mut record in pending.drain(..) {
+            if let Body::Finding(finding) = &mut record.body {
+                if let Some(flow) = &finding.flow {
+                    let key = flow.key();
+                    finding.process = self.owner_of(&key, effect.owner.as_ref());
+                    finding.place = self.places.place(key.remote.ip());
+                }
+                tracing::warn!(detector = %finding.detector, finding = %finding.id, action = ?finding.decision.action, "finding");
+            }
+            self.write_down(record);
+        }
+        self.pending = pending;
+        for receipt in effect.receipts {
+            if let Some(nanos) = receipt.time_to_contain_ns {
+                self.shared.metrics.observe_time_to_contain(Span::from_nanos(nanos));
+            }
+            tracing::warn!(containment = %receipt.containment, scope = %receipt.scope, applied = receipt.applied, time_to_contain_ns = receipt.time_to_contain_ns, sockets = receipt.sockets_destroyed, "containment");
+            if !receipt.applied {
+                self.receipt(receipt);
+            }
+        }
+        self.publish();
+    }
+
+    fn owner_of(&mut self, flow: &FlowKey, known: Option<&(FlowKey, Process)>) -> Option<Process> {
+        match known {
+            Some((key, process)) if key == flow => Some(process.clone()),
+            // Its sockets are gone already: asking again would only cost time.
+            Some(_) => None,
+            None => owner(flow, self.sockets.as_mut()?).ok().flatten(),
+        }
+    }
+
+    /// Writes a record down and takes note of it.
+    pub(super) fn write_down(&mut self, record: Record) {
+        self.board.note(&record.body);
+        self.shared.metrics.count(&record.body);
+        self.journal.record(record);
+    }
+
+    fn receipt(&mut self, receipt: Receipt) {
+        let proof = &receipt.proof;
+        if let Some(exemptions) = &proof.exemptions {
+            self.shared.metrics.values().exemptions_ok = Some(exemptions == "ok");
+        }
+        self.input(Input::Receipt(Box::new(receipt), clock::now()));
+    }
+
+    /// Says that sight or records were lost.
+    pub(super) fn gap(&mut self, cause: &str, count: u64, detail: String) {
+        self.write_down(Record {
+            at: clock::now(),
+            body: Body::Gap(Gap { cause: cause.to_owned(), count, detail }),
+        });
+    }
+
+    /// Adopts a policy: the ruleset first, so that what it decides can be held.
+    pub(super) fn adopt(&mut self, policy: Verified<Policy>, origin: &'static str) {
+        self.policy_origin = origin;
+        self.arm(&policy);
+        self.input(Input::Policy(Box::new(policy), clock::now()));
+        self.publish();
+    }
+
+    /// What this host cannot cut, by name; nothing is known before a ruleset is loaded.
+    pub(super) fn coverage(&self) -> Vec<String> {
+        self.cut.as_ref().map(|cut| cut.coverage().clone()).unwrap_or_default()
+    }
+
+    /// Takes note of other interfaces or addresses.
+    pub(super) fn move_to(
+        &mut self,
+        uplinks: Vec<String>,
+        on_link: Vec<ipnet::IpNet>,
+        addresses: Vec<IpAddr>,
+    ) {
+        self.ground.uplinks = uplinks;
+        self.ground.on_link = on_link;
+        self.input(Input::Fact(HostFact::Addresses(addresses), clock::now()));
+        if self.cut.is_some() {
+            let policy = self.engine.policy().clone();
+            self.arm(&policy);
+        }
+    }
+
+    fn plan(&self, policy: &Policy) -> Plan {
+        Plan {
+            uplinks: self.ground.uplinks.clone(),
+            inside: policy.inside.clone(),
+            on_link: self.ground.on_link.clone(),
+            exempt: policy.exempt.clone(),
+            collector: self.ground.collector.clone(),
+        }
+    }
+
+    /// Loads the ruleset that a policy needs. Unless it says enforce, the kernel is not touched.
+    fn arm(&mut self, policy: &Policy) {
+        self.rearm_at = None;
+        if self.cut.is_none() && policy.mode != Mode::Enforce {
+            return;
+        }
+        let plan = self.plan(policy);
+        let outcome = match &mut self.cut {
+            Some(cut) => cut.reload(&plan).map_err(|error| causes(&error)),
+            None => self.open_cut(&plan),
+        };
+        if let Err(why) = &outcome {
+            tracing::error!(error = %why, state = "detection goes on; nothing new can be cut", help = "run `sekisho doctor`", "cannot enforce");
+            self.rearm_at = Some(clock::now().after(REARM_AFTER));
+        }
+        self.shared.metrics.values().table_owned = outcome.is_ok();
+        self.input(Input::Fact(HostFact::Enforcement(outcome), clock::now()));
+        self.adopt_held();
+    }
+
+    fn open_cut(&mut self, plan: &Plan) -> Result<(), String> {
+        let warden = Warden::spawn(self.shared.inbox.clone(), Arc::clone(&self.shared.metrics))
+            .map_err(|error| format!("no thread for the warden: {error}"))?;
+        self.cut = Some(Cut::open(plan, warden).map_err(|error| causes(&error))?);
+        Ok(())
+    }
+
+    /// What the kernel holds from before the start is ours to keep and to tell.
+    fn adopt_held(&mut self) {
+        let Some(cut) = &mut self.cut else { return };
+        let held = cut.take_held();
+        if held.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let told = super::board::recall(&self.constant.journal_dir, &held);
+        let mut containments = Vec::new();
+        for held in held {
+            let (known, sentence) = told.get(&held.id).cloned().unwrap_or_default();
+            if let (Some(sentence), Some(finding)) =
+                (sentence, known.as_ref().and_then(|known| known.finding.clone()))
+            {
+                self.board.explain(&finding, &sentence);
+            }
+            let until = now.after(held.until_in);
+            containments.push(match known {
+                Some(known) => Containment { until, scope: held.scope, ..known },
+                None => Containment {
+                    id: held.id,
+                    level: held.scope.level(),
+                    scope: held.scope,
+                    since: now,
+                    until,
+                    cause: "held by the kernel before this start".to_owned(),
+                    finding: None,
+                    by: None,
+                },
+            });
+        }
+        tracing::warn!(containments = containments.len(), "adopted what the kernel holds");
+        self.input(Input::Fact(HostFact::Held(containments.clone()), now));
+        let set = self.engine.held().clone();
+        if let Some(cut) = &mut self.cut {
+            cut.adopt(set, containments);
+        }
+    }
+
+    /// Carries a message out; `false` ends the agent.
+    pub(super) fn message(&mut self, message: Message) -> bool {
+        match message {
+            Message::Drift(drifted) => self.mend(&drifted),
+            Message::Order(request) => self.order(request),
+            Message::Policy(policy) => self.adopt(*policy, "collector"),
+            Message::Proved { containment, proof } => {
+                if let Some(receipt) =
+                    self.cut.as_mut().and_then(|cut| cut.proved(&containment, proof))
+                {
+                    self.receipt(receipt);
+                    self.publish();
+                }
+            }
+            Message::Record(record) => self.write_down(*record),
+            Message::Stop => return false,
+        }
+        true
+    }
+
+    fn mend(&mut self, drifted: &Drifted) {
+        let detail = drifted.what.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+        tracing::error!(what = %detail, "the kernel holds something else than it should; mending");
+        self.gap(
+            "drift",
+            drifted.what.len() as u64,
+            format!("the kernel held something else than decided and was set right: {detail}"),
+        );
+        if let Some(cut) = &mut self.cut {
+            cut.mend(drifted.rules);
+        }
+        self.publish();
+    }
+
+    fn order(&mut self, request: OrderRequest) {
+        let outcome = self
+            .engine
+            .handle_order(Verified::locally(request.order, Local::ControlSocket), clock::now());
+        self.drain();
+        self.publish();
+        let failure = self.cut.as_ref().and_then(Cut::failure).map(str::to_owned);
+        let answer = match (outcome, failure) {
+            (Ok(containment), None) => Answer::Done { detail: format!("{containment}: done"), containments: self.board.list() },
+            (Ok(containment), Some(failure)) => Answer::Refused {
+                error: format!("{containment} was decided and the kernel refused: {failure}"),
+                state: "NOT in effect; the agent tries again".to_owned(),
+                help: "run `sekisho doctor`; until it holds, cut by other means".to_owned(),
+            },
+            (Err(refused), _) => Answer::Refused {
+                error: refused.to_string(),
+                state: "what is cut stays as it was".to_owned(),
+                help: "`sekisho status` shows mode, exemptions and what is cut; only a policy in mode enforce lets a person cut".to_owned(),
+            },
+        };
+        // A caller that went away does not change what was done.
+        let _ = request.answer.send(answer);
+    }
+
+    /// What is due about once a second.
+    pub(super) fn housekeeping(&mut self, capture: &[InterfaceStatus]) {
+        let now = clock::now();
+        if self.rearm_at.is_some_and(|at| at <= now) {
+            let policy = self.engine.policy().clone();
+            self.arm(&policy);
+        }
+        self.chores(now);
+        self.measure(capture);
+        self.publish_with(capture.to_vec());
+    }
+
+    /// Receipts that are due: proofs that never came, counts of what leaked, cuts tried again.
+    pub(super) fn chores(&mut self, now: Timestamp) {
+        let Some(cut) = &mut self.cut else { return };
+        let mut receipts = cut.retry(now);
+        receipts.extend(cut.overdue(now));
+        receipts.extend(cut.recounts_due(now));
+        for receipt in receipts {
+            self.receipt(receipt);
+        }
+    }
+
+    /// When [`Judge::chores`] has something to do.
+    pub(super) fn next_chore(&self) -> Option<Timestamp> {
+        self.cut.as_ref().and_then(Cut::next_chore)
+    }
+
+    fn measure(&mut self, capture: &[InterfaceStatus]) {
+        let summary = self.engine.summary();
+        let leaked = self.board.leaked();
+        let mut values = self.shared.metrics.values();
+        values.packets = summary.frames;
+        values.bytes = summary.bytes;
+        values.dropped = summary.dropped;
+        values.unparsed = summary.unparsed;
+        values.flows = self.engine.totals().live;
+        values.containments = self.board.levels();
+        values.leaked_bytes += leaked.saturating_sub(self.leaked);
+        self.leaked = leaked;
+        for interface in capture {
+            let offered = interface.received.max(1);
+            let read = interface.received.saturating_sub(interface.dropped);
+            values.coverage.insert(interface.name.clone(), read as f64 / offered as f64);
+        }
+        values.requested = self.engine.requested_mode().to_string();
+        values.effective = self.engine.effective_mode().to_string();
+        values.policy_version = self.engine.policy_version();
+    }
+
+    fn publish(&mut self) {
+        let interfaces = self
+            .shared
+            .status
+            .lock()
+            .map(|status| status.capture.interfaces.clone())
+            .unwrap_or_default();
+        self.publish_with(interfaces);
+    }
+
+    fn publish_with(&mut self, interfaces: Vec<InterfaceStatus>) {
+        let (requested, effective) = (self.engine.requested_mode(), self.engine.effective_mode());
+        let summary = self.engine.summary();
+        let policy = self.engine.policy();
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.constant.host.clone(),
+            boot: self.constant.boot.clone(),
+            pid: std::process::id(),
+            started_at: self.constant.started_at,
+            at: clock::now(),
+            mode: ModeStatus {
+                requested,
+                effective,
+                why: self.engine.mode_fault().map(str::to_owned),
+            },
+            policy: PolicyStatus {
+                version: policy.version,
+                origin: self.policy_origin.to_owned(),
+                expires: policy.expires,
+                frozen: false,
+                refused: None,
+                owner: policy.duty.owner.clone(),
+            },
+            capture: CaptureStatus {
+                interfaces,
+                frames: summary.frames,
+                bytes_out: summary.bytes_out,
+                flows: summary.flows,
+                realtime: self.realtime.clone(),
+            },
+            containments: self.board.list(),
+            findings: self.board.findings,
+            enforcement: self.cut.as_ref().and_then(Cut::failure).map(str::to_owned),
+            coverage: self.coverage(),
+            journal: crate::control::JournalStatus::default(),
+            collector: crate::control::CollectorStatus::default(),
+        };
+        let told = (requested, effective, status.containments.len(), policy.version);
+        self.shared.publish(status);
+        if self.told_state != told {
+            self.told_state = told;
+            self.shared.sync.changed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Enters: the configuration. Leaves: a running agent. Must not know: the command line.
+//!
+//! # Threads
+//! | thread | does | waits for |
+//! |---|---|---|
+//! | `detect` | reads frames, judges them, cuts in the same breath; asks for SCHED_FIFO 1 | frames, deadlines, its inbox |
+//! | `warden` | proves each cut, looks for drift each second | its inbox, one second |
+//! | `journal` | writes records, makes them durable | its queue |
+//! | `tokio` (one) | control socket, collector, metrics, signals | the network |
+//!
+//! # Channels
+//! | from → to | carries | full |
+//! |---|---|---|
+//! | anyone → `detect` | orders, policies, proofs, drift, stop ([`Message`]) | never: senders are few and rare |
+//! | `detect` → `warden` | cuts to prove, the set to compare with | never: one for each cut |
+//! | anyone → `journal` | records | counted as lost, told as a gap; nobody waits |
+//! | `journal` → `tokio` | "there is more to send" | collapses into one |
+//!
+//! Between a frame and the cut that it causes there is no queue, no lock that is held over
+//! input or output, no disk and no network.
+
+mod board;
+mod cut;
+mod judge;
+mod realtime;
+mod service;
+mod shared;
+mod start;
+mod warden;
+mod watch;
+
+pub use realtime::ask_for_realtime;
+pub use start::{RunOutcome, run};
+
+use crate::control::OrderRequest;
+use sekisho_schema::{ContainmentId, Policy, Proof, Record, Verified};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// What the detecting thread is told by others.
+enum Message {
+    /// The kernel holds something else than it should.
+    Drift(Drifted),
+    /// A person's order.
+    Order(OrderRequest),
+    /// A policy whose seal held.
+    Policy(Box<Verified<Policy>>),
+    /// A cut was tried.
+    Proved { containment: ContainmentId, proof: Proof },
+    /// Something to write down that happened elsewhere.
+    Record(Box<Record>),
+    /// End.
+    Stop,
+}
+
+/// What the warden found amiss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Drifted {
+    /// What differs, in words.
+    what: Vec<String>,
+    /// Whether tables, chains or rules are not ours any more.
+    rules: bool,
+}
+
+/// The way into the detecting thread.
+#[derive(Clone)]
+struct Inbox {
+    sender: Sender<Message>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Inbox {
+    fn send(&self, message: Message) {
+        if self.sender.send(message).is_ok() {
+            // A waker that fails delays the message until the next frame or second.
+            let _ = self.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The tokio thread: control socket, metrics, collector, signals.
+
+use super::Message;
+use super::shared::Shared;
+use crate::chain::causes;
+use crate::control::{Serving, serve_control, serve_metrics};
+use crate::sync;
+use rustls::ClientConfig;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// The longest that an ending agent waits for the collector to take the last records.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What the tokio thread serves.
+pub(super) struct Service {
+    pub(super) shared: Arc<Shared>,
+    pub(super) control: std::os::unix::net::UnixListener,
+    pub(super) metrics: Option<SocketAddr>,
+    pub(super) collector: Option<(String, Arc<ClientConfig>)>,
+    pub(super) journal: PathBuf,
+}
+
+/// A running tokio thread.
+pub(super) struct Running {
+    thread: std::thread::JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Service {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub(super) fn spawn(self) -> std::io::Result<Running> {
+        // One worker for the tasks; the thread that waits for the end is the one named here.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(4)
+            .thread_name("tokio")
+            .enable_all()
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("service".to_owned()).spawn(move || {
+            runtime.block_on(self.serve(stopped));
+            runtime.shutdown_timeout(Duration::from_millis(200));
+        })?;
+        Ok(Running { thread, stop })
+    }
+
+    async fn serve(self, stopped: oneshot::Receiver<()>) {
+        let Self { shared, control, metrics, collector, journal } = self;
+        let serving: Arc<dyn Serving> = Arc::<Shared>::clone(&shared);
+        match UnixListener::from_std(control) {
+            Ok(listener) => {
+                drop(tokio::spawn(serve_control(listener, Arc::clone(&serving), journal.clone())))
+            }
+            Err(error) => tracing::error!(%error, "no control socket"),
+        }
+        if let Some(address) = metrics {
+            match TcpListener::bind(address).await {
+                Ok(listener) => drop(tokio::spawn(serve_metrics(listener, Arc::clone(&serving)))),
+                Err(error) => {
+                    tracing::warn!(%address, %error, help = "set [metrics] listen to a free address, or enabled = false", "no metrics")
+                }
+            }
+        }
+        let linked = collector.is_some();
+        if let Some((url, tls)) = collector {
+            tokio::spawn(sync::run(
+                url,
+                tls,
+                journal,
+                Arc::clone(&shared.sync),
+                Arc::<Shared>::clone(&shared),
+            ));
+        }
+        tokio::spawn(heed_signals(Arc::clone(&shared)));
+        let _ = stopped.await;
+        if linked && shared.sync.status().connected {
+            let empty = async {
+                while shared.journal.unsent.load(Relaxed) > 0 {
+                    shared.sync.grown.notify_one();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let _ = tokio::time::timeout(FAREWELL, empty).await;
+        }
+    }
+}
+
+impl Running {
+    /// Ends the thread.
+    pub(super) fn end(self) {
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the service thread had failed");
+        }
+    }
+}
+
+async fn heed_signals(shared: Arc<Shared>) {
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(error = %causes(&error), "cannot heed signals");
+                return;
+            }
+        };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shared.inbox.send(Message::Stop);
+    }
+}

@@ -1,0 +1,182 @@
+//! What the threads share: a snapshot that is swapped whole, counters, and the way in.
+
+use super::{Inbox, Message};
+use crate::chain::causes;
+use crate::clock;
+use crate::control::{JournalStatus, OrderRequest, Serving, Status};
+use crate::journal::JournalHealth;
+use crate::metrics::Metrics;
+use crate::state::{LoadPolicyError, adopt_policy};
+use crate::sync::{Heartbeat, Hooks, SyncState};
+use sekisho_schema::event::{ModeChange, PolicyChange};
+use sekisho_schema::{Body, Record, Sealed};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the threads share.
+pub(super) struct Shared {
+    pub(super) status: Mutex<Arc<Status>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) sync: Arc<SyncState>,
+    pub(super) journal: Arc<JournalHealth>,
+    pub(super) inbox: Inbox,
+    pub(super) facts: Mutex<BTreeMap<String, String>>,
+    pub(super) state_dir: PathBuf,
+    pub(super) trust_dir: PathBuf,
+    /// Version and digest of the last policy adopted or refused; one adoption at a time.
+    pub(super) adopting: Mutex<Adopting>,
+}
+
+/// Which policy is in force and which one was refused last.
+#[derive(Debug, Default)]
+pub(super) struct Adopting {
+    pub(super) in_force: u64,
+    pub(super) digest: Option<String>,
+    pub(super) refused: Option<String>,
+    pub(super) refused_digest: Option<String>,
+}
+
+impl Shared {
+    /// Swaps the snapshot.
+    pub(super) fn publish(&self, status: Status) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
+    }
+
+    /// Puts facts beside those that are known.
+    pub(super) fn learn_facts(&self, facts: impl IntoIterator<Item = (String, String)>) {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).extend(facts);
+    }
+
+    fn snapshot(&self) -> Arc<Status> {
+        Arc::clone(&self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn adopting(&self) -> std::sync::MutexGuard<'_, Adopting> {
+        self.adopting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsent(&self) -> u64 {
+        u64::try_from(self.journal.unsent.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// Checks a policy's seal, keeps it, hands it to the detecting thread.
+    fn consider(&self, sealed: &Sealed) {
+        let mut adopting = self.adopting();
+        let digest = sealed.digest();
+        // The collector repeats itself on every new connection.
+        if adopting.digest.as_ref() == Some(&digest)
+            || adopting.refused_digest.as_ref() == Some(&digest)
+        {
+            return;
+        }
+        match adopt_policy(
+            &self.state_dir,
+            &self.trust_dir,
+            sealed,
+            clock::now(),
+            adopting.in_force,
+        ) {
+            Ok(policy) => {
+                tracing::info!(version = policy.version, mode = %policy.mode, "policy adopted");
+                adopting.in_force = policy.version;
+                adopting.digest = Some(digest);
+                adopting.refused = None;
+                self.inbox.send(Message::Policy(Box::new(policy)));
+            }
+            Err(error) => {
+                adopting.refused_digest = Some(digest);
+                adopting.refused = Some(causes(&error));
+                let in_force = adopting.in_force;
+                drop(adopting);
+                self.refuse_policy(&error, in_force);
+            }
+        }
+    }
+
+    /// Says that a policy was refused, on every channel.
+    pub(super) fn refuse_policy(&self, error: &LoadPolicyError, in_force: u64) {
+        let why = causes(error);
+        tracing::error!(error = %why, state = %format!("policy {in_force} stays in force"), help = "re-seal it with enrolled keys, a higher version and a later expiry", "policy refused");
+        *self.metrics.values().policy_refused.entry(error.reason().to_owned()).or_default() += 1;
+        let change = PolicyChange {
+            version: error.version(),
+            outcome: "refused".to_owned(),
+            why: Some(why),
+            in_force,
+        };
+        self.inbox.send(Message::Record(Box::new(Record {
+            at: clock::now(),
+            body: Body::Policy(change),
+        })));
+    }
+}
+
+impl Serving for Shared {
+    fn status(&self) -> Status {
+        let mut status = self.snapshot().as_ref().clone();
+        let journal = &self.journal;
+        status.at = clock::now();
+        status.journal = JournalStatus {
+            failure: journal.failure(),
+            durable: journal.durable.load(Relaxed),
+            bytes: journal.bytes.load(Relaxed),
+            unsent: self.unsent(),
+            lost: journal.lost(),
+        };
+        status.policy.refused.clone_from(&self.adopting().refused);
+        status.policy.frozen = status.policy.expires.is_some_and(|expires| expires <= status.at);
+        status.collector = self.sync.status();
+        status
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn order(&self, request: OrderRequest) {
+        self.inbox.send(Message::Order(request));
+    }
+
+    fn metrics(&self) -> &Metrics {
+        let mut values = self.metrics.values();
+        values.spool_records = self.unsent();
+        values.spool_bytes = self.journal.bytes.load(Relaxed);
+        values.spool_lost =
+            [self.journal.lost_first.load(Relaxed), self.journal.lost_other.load(Relaxed)];
+        drop(values);
+        &self.metrics
+    }
+}
+
+impl Hooks for Shared {
+    fn heartbeat(&self) -> Heartbeat {
+        let status = self.snapshot();
+        Heartbeat {
+            boot: status.boot.clone(),
+            host: status.host.clone(),
+            version: status.version.clone(),
+            mode: ModeChange {
+                requested: status.mode.requested,
+                effective: status.mode.effective,
+                why: status.mode.why.clone(),
+            },
+            policy_version: status.policy.version,
+            containments: status.containments.iter().map(|held| held.containment.clone()).collect(),
+            bytes_out: status.capture.bytes_out,
+            spool: self.unsent(),
+            coverage: status.coverage.clone(),
+            at: clock::now(),
+        }
+    }
+
+    fn policy(&self, sealed: Sealed) {
+        // Off the network thread's path would be better still, but an adoption is one small fsync.
+        tokio::task::block_in_place(|| self.consider(&sealed));
+    }
+
+    fn acknowledged(&self, records: usize) {
+        self.journal.unsent.fetch_sub(i64::try_from(records).unwrap_or(0), Relaxed);
+    }
+}

@@ -1,0 +1,393 @@
+//! From configuration to a running agent, and to its orderly end.
+
+use super::ask_for_realtime;
+use super::judge::{Constant, Ground, Judge};
+use super::service::Service;
+use super::shared::{Adopting, Shared};
+use super::watch::{WAKER, Watch};
+use super::{Inbox, Message};
+use crate::capture::live::LiveOptions;
+use crate::chain::{Complaint, causes};
+use crate::clock;
+use crate::config::Config;
+use crate::control::{Status, open_control};
+use crate::host::geoip::Places;
+use crate::journal::{JournalHandle, JournalOptions, spawn};
+use crate::metrics::Metrics;
+use crate::rules::load_rules;
+use crate::state::{LoadedPolicy, PolicyOrigin, load_policy, write_atomically};
+use crate::sync::{Identity, SyncState};
+use rustls::ClientConfig;
+use sekisho_engine::learn::Baseline;
+use sekisho_engine::{Engine, EngineConfig, HostFact, Input};
+use sekisho_schema::event::CoverageReport;
+use sekisho_schema::policy::Mode;
+use sekisho_schema::sealed::Local;
+use sekisho_schema::{Body, Policy, Record, Verified};
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// Bytes of one journal segment.
+const SEGMENT_BYTES: u64 = 8 << 20;
+/// Name of what was learned, in the state directory.
+const BASELINE_FILE: &str = "baseline.json";
+
+/// How an agent's run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// In the mode that policy asked for.
+    AsRequested,
+    /// In a lower mode than policy asked for.
+    BelowRequested,
+}
+
+/// Runs the agent until it is told to stop; says `ready` on `console` once it watches and can cut.
+///
+/// # Errors
+/// A [`Complaint`] when it can't begin.
+pub fn run(config: Config, console: &mut dyn Write) -> Result<RunOutcome, Complaint> {
+    std::fs::create_dir_all(&config.state)
+        .map_err(cannot("make [paths] state", "make it writable for root"))?;
+    let control = open_control(&config.socket())
+        .map_err(cannot("open the control socket", "is another agent running? `sekisho status`"))?;
+    let control = control_std(control).map_err(cannot("serve the control socket", DESCRIPTORS))?;
+    let boot = clock::boot_id();
+    let sync = Arc::new(SyncState::default());
+    let (journal, journal_thread) = begin_journal(&config, &boot, &sync)?;
+    let poll = mio::Poll::new().map_err(cannot("make an event queue", DESCRIPTORS))?;
+    let waker = mio::Waker::new(poll.registry(), WAKER)
+        .map_err(cannot("make an event queue", DESCRIPTORS))?;
+    let (sender, inbox) = channel();
+    let inbox_in = Inbox { sender, waker: Arc::new(waker) };
+    let loaded = load_policy(&config.state, &config.trust, config.policy.as_deref(), clock::now());
+    let shared = Arc::new(share(&config, &boot, &loaded, &journal, sync, inbox_in));
+    let collector = link(&config);
+    let watch = begin_watch(&config, poll).inspect_err(|_| remove_socket(&config))?;
+    let captured = watch.captured().join(",");
+    let service = Service {
+        shared: Arc::clone(&shared),
+        control,
+        metrics: config.metrics,
+        collector: collector.clone(),
+        journal: config.journal_dir(),
+    };
+    let service = service.spawn().map_err(cannot("start the service thread", DESCRIPTORS))?;
+    let collector = collector.map(|(url, _)| url);
+    let judge =
+        Beginning { config: &config, boot, shared, journal, loaded, collector }.judge(&watch);
+    let (ready, is_ready) = channel();
+    let state = config.state.clone();
+    let detect = std::thread::Builder::new()
+        .name("detect".to_owned())
+        .spawn(move || detect(watch, judge, &inbox, &ready, &state))
+        .map_err(cannot("start the detecting thread", DESCRIPTORS))?;
+    if let Ok(mode) = is_ready.recv() {
+        let _ = writeln!(console, "sekisho: ready, mode {mode}, capturing {captured}");
+        let _ = console.flush();
+    }
+    let ended = detect.join();
+    remove_socket(&config);
+    let outcome = ended.map_err(|_| {
+        Complaint::new(
+            "the detecting thread failed",
+            "nothing is detected; what the kernel holds, it keeps until its leases end",
+            "restart the agent and report this with its log",
+        )
+    })?;
+    service.end();
+    if journal_thread.join().is_err() {
+        tracing::error!("the journal thread had failed");
+    }
+    Ok(outcome)
+}
+
+const DESCRIPTORS: &str = "is the system out of threads or descriptors?";
+const NOT_STARTED: &str =
+    "the agent did not start; what the kernel holds, it keeps until its leases end";
+
+/// A complaint about what could not be done at the start.
+fn cannot<E: std::error::Error>(what: &str, help: &str) -> impl FnOnce(E) -> Complaint {
+    move |error| Complaint::new(format!("cannot {what}: {}", causes(&error)), NOT_STARTED, help)
+}
+
+fn remove_socket(config: &Config) {
+    let _ = std::fs::remove_file(config.socket());
+}
+
+fn begin_journal(
+    config: &Config,
+    boot: &str,
+    sync: &Arc<SyncState>,
+) -> Result<(JournalHandle, JoinHandle<()>), Complaint> {
+    let grown = Arc::clone(sync);
+    let options = JournalOptions {
+        dir: config.journal_dir(),
+        host: config.host.clone(),
+        segment_bytes: SEGMENT_BYTES.min(config.journal_cap / 4),
+        cap_bytes: config.journal_cap,
+    };
+    spawn(options, boot, move |_| grown.grown.notify_one())
+        .map_err(cannot("start the journal thread", DESCRIPTORS))
+}
+
+fn share(
+    config: &Config,
+    boot: &str,
+    loaded: &LoadedPolicy,
+    journal: &JournalHandle,
+    sync: Arc<SyncState>,
+    inbox: Inbox,
+) -> Shared {
+    Shared {
+        status: Mutex::new(Arc::new(first_status(config, boot, &loaded.policy))),
+        metrics: Arc::new(Metrics::default()),
+        sync,
+        journal: Arc::clone(journal.health()),
+        inbox,
+        facts: Mutex::default(),
+        state_dir: config.state.clone(),
+        trust_dir: config.trust.clone(),
+        adopting: Mutex::new(Adopting {
+            in_force: loaded.policy.version,
+            digest: loaded.digest.clone(),
+            ..Adopting::default()
+        }),
+    }
+}
+
+/// Opens the captures; an agent that sees nothing at all does not start.
+fn begin_watch(config: &Config, poll: mio::Poll) -> Result<Watch, Complaint> {
+    let options = LiveOptions {
+        ring_bytes: config.ring_bytes,
+        promiscuous: config.promiscuous,
+        filter: config.filter.clone(),
+    };
+    let mut watch = Watch::new(poll, options, config.interfaces.clone());
+    watch.look();
+    let errors = watch.open();
+    for error in &errors {
+        tracing::warn!(error = %causes(error), state = "it is tried again every two seconds", "an interface is not captured");
+    }
+    if !watch.captured().is_empty() {
+        return Ok(watch);
+    }
+    let error = errors.first().map_or_else(
+        || "cannot capture: no interface is up but the loopback".to_owned(),
+        |error| causes(error),
+    );
+    let help = "name the uplinks under [capture] interfaces; capturing needs root or CAP_NET_RAW";
+    Err(Complaint::new(error, NOT_STARTED, help))
+}
+
+/// The control socket for the tokio thread.
+fn control_std(
+    listener: std::os::unix::net::UnixListener,
+) -> std::io::Result<std::os::unix::net::UnixListener> {
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn detect(
+    watch: Watch,
+    mut judge: Judge,
+    inbox: &Receiver<Message>,
+    ready: &std::sync::mpsc::Sender<Mode>,
+    state: &Path,
+) -> RunOutcome {
+    judge.realtime = ask_for_realtime();
+    judge.shared.learn_facts([("scheduling".to_owned(), judge.realtime.clone())]);
+    let _ = ready.send(judge.engine.effective_mode());
+    let state = state.to_owned();
+    let judge = watch.run(judge, inbox, &move |baseline| keep_baseline(&state, baseline));
+    let held = judge.engine.held().containments.len();
+    tracing::info!(
+        containments = held,
+        state = "what is cut stays cut until its lease ends or it is released",
+        "the agent stops"
+    );
+    if judge.engine.requested_mode() == judge.engine.effective_mode() {
+        RunOutcome::AsRequested
+    } else {
+        RunOutcome::BelowRequested
+    }
+}
+
+fn keep_baseline(state: &Path, baseline: &Baseline) {
+    let kept = serde_json::to_vec(baseline).map_err(|error| error.to_string()).and_then(|bytes| {
+        write_atomically(&state.join(BASELINE_FILE), &bytes, 0o600).map_err(|error| causes(&error))
+    });
+    if let Err(error) = kept {
+        tracing::warn!(%error, state = "what was learned since the last time is lost at a restart", "cannot keep the baseline");
+    }
+}
+
+/// Collector and identity, when there is one.
+fn link(config: &Config) -> Option<(String, Arc<ClientConfig>)> {
+    let dir = &config.collector.identity;
+    if !Identity::exists(dir) {
+        if let Some(url) = &config.collector.url {
+            tracing::warn!(collector = %url, help = "run `sekisho enroll`", "this host is not enrolled; the agent works alone");
+        }
+        return None;
+    }
+    let opened = Identity::load(dir).and_then(|identity| {
+        let tls = identity.tls(dir)?;
+        Ok((config.collector.url.clone().unwrap_or(identity.url), Arc::new(tls)))
+    });
+    opened.inspect_err(|error| tracing::error!(error = %causes(error), state = "the agent works alone", help = "enrol anew with `sekisho enroll`", "no identity")).ok()
+}
+
+/// Where the collector is now: it must be known before a cut, because names can't be asked after one.
+fn endpoints(url: &str) -> Vec<SocketAddr> {
+    let Some(authority) =
+        url.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or(rest))
+    else {
+        return Vec::new();
+    };
+    let with_port = if authority.rsplit(']').next().is_some_and(|tail| tail.contains(':')) {
+        authority.to_owned()
+    } else {
+        format!("{authority}:443")
+    };
+    match with_port.to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            tracing::error!(collector = %url, %error, state = "the collector is not exempt: a cut of the host cuts it off", help = "name it by address, or mend name resolution and restart", "cannot find the collector's address");
+            Vec::new()
+        }
+    }
+}
+
+fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
+    use crate::control::{CaptureStatus, CollectorStatus, JournalStatus, ModeStatus, PolicyStatus};
+    let now = clock::now();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: config.host.clone(),
+        boot: boot.to_owned(),
+        pid: std::process::id(),
+        started_at: now,
+        at: now,
+        mode: ModeStatus {
+            requested: policy.mode,
+            effective: Mode::Learn,
+            why: Some("the agent is starting".to_owned()),
+        },
+        policy: PolicyStatus::default(),
+        capture: CaptureStatus::default(),
+        containments: Vec::new(),
+        findings: 0,
+        enforcement: None,
+        coverage: Vec::new(),
+        journal: JournalStatus::default(),
+        collector: CollectorStatus::default(),
+    }
+}
+
+struct Beginning<'a> {
+    config: &'a Config,
+    boot: String,
+    shared: Arc<Shared>,
+    journal: JournalHandle,
+    loaded: LoadedPolicy,
+    collector: Option<String>,
+}
+
+impl Beginning<'_> {
+    /// A judge with rules, policy, memory and hands.
+    fn judge(self, watch: &Watch) -> Judge {
+        let Self { config, boot, shared, journal, loaded, collector } = self;
+        let now = clock::now();
+        let seed = getrandom::u64().unwrap_or(0);
+        let mut engine = Engine::new(EngineConfig {
+            host: config.host.clone(),
+            limits: config.limits.clone(),
+            hash_seed: seed,
+        });
+        let (uplinks, on_link, addresses) = watch.ground();
+        let collector: Vec<SocketAddr> = collector.as_deref().map(endpoints).unwrap_or_default();
+        engine.handle(Input::Fact(HostFact::Addresses(addresses), now));
+        engine.handle(Input::Fact(
+            HostFact::Collectors(collector.iter().map(SocketAddr::ip).collect()),
+            now,
+        ));
+        if let Some(baseline) = read_baseline(&config.state) {
+            engine.handle(Input::Baseline(Box::new(baseline), now));
+        }
+        let packs = if config.rules.exists() { vec![config.rules.clone()] } else { Vec::new() };
+        let rules = load_rules(&packs, &config.lists, Local::Installed);
+        for error in &rules.left_out {
+            tracing::error!(error = %causes(error), state = "it is left out; the other rules are in force", help = "`sekisho check`", "cannot use rules");
+        }
+        let counts = rules.rules.indicators.counts().total();
+        for (source, lines) in &rules.rules.lists {
+            shared
+                .metrics
+                .values()
+                .indicators
+                .insert(("list".to_owned(), source.clone()), *lines as u64);
+        }
+        shared
+            .metrics
+            .values()
+            .indicators
+            .insert(("all".to_owned(), "all".to_owned()), counts as u64);
+        engine.handle(Input::Rules(Box::new(rules.rules), now));
+        let constant = Constant {
+            host: config.host.clone(),
+            boot,
+            started_at: now,
+            journal_dir: config.journal_dir(),
+        };
+        let ground = Ground { uplinks, on_link, collector };
+        let places = places(config);
+        let origin = match loaded.origin {
+            PolicyOrigin::BuiltIn => "built-in",
+            PolicyOrigin::File => "file",
+            PolicyOrigin::State => "state",
+        };
+        let mut judge =
+            Judge::new(engine, constant, ground, Arc::clone(&shared), journal, places, origin);
+        for error in &loaded.refused {
+            shared.adopting().refused = Some(causes(error));
+            shared.refuse_policy(error, loaded.policy.version);
+        }
+        judge.adopt(Verified::clone(&loaded.policy), origin);
+        let facts = facts(config, &judge);
+        shared.learn_facts(facts.clone());
+        let uncovered = judge.coverage();
+        judge.write_down(Record {
+            at: now,
+            body: Body::Coverage(CoverageReport { uncovered, facts: facts.into_iter().collect() }),
+        });
+        judge
+    }
+}
+
+fn facts(config: &Config, judge: &Judge) -> Vec<(String, String)> {
+    let kernel = rustix::system::uname();
+    vec![
+        ("kernel".to_owned(), kernel.release().to_string_lossy().into_owned()),
+        ("uplinks".to_owned(), judge.ground.uplinks.join(",")),
+        ("ring".to_owned(), format!("{} MiB", config.ring_bytes >> 20)),
+        ("policy".to_owned(), judge.policy_origin.to_owned()),
+    ]
+}
+
+fn places(config: &Config) -> Places {
+    let Some(path) = &config.geo else { return Places::default() };
+    Places::open(std::slice::from_ref(path)).unwrap_or_else(|error| {
+        tracing::warn!(error = %causes(&error), state = "findings name no country", "no places");
+        Places::default()
+    })
+}
+
+fn read_baseline(state: &Path) -> Option<Baseline> {
+    let path = state.join(BASELINE_FILE);
+    let text = std::fs::read(&path).ok()?;
+    serde_json::from_slice(&text).inspect_err(|error| tracing::warn!(path = %path.display(), %error, state = "learning begins anew", "cannot use the baseline")).ok()
+}

@@ -1,0 +1,285 @@
+//! The loop of the detecting thread: frames first, then messages, then deadlines.
+
+use super::Message;
+use super::judge::Judge;
+use crate::capture::live::{LiveCapture, LiveOptions, NextFrame, OpenLiveError};
+use crate::chain::causes;
+use crate::clock;
+use crate::control::InterfaceStatus;
+use crate::host::interfaces::{Interface, interfaces, on_link, own_addresses, uplinks};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use sekisho_engine::{HostFact, Input};
+use sekisho_schema::{Span, Timestamp};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+/// The waker's token; captures have those above it.
+pub(super) const WAKER: Token = Token(0);
+/// Frames taken from one interface before the others and the messages have their turn.
+const BATCH: usize = 2048;
+/// Frames reach us at most this late: the kernel's block time-out and a scheduling delay. A
+/// deadline is not processed before every frame that precedes it can have come.
+const GRACE: Span = Span::from_millis(20);
+/// How often losses are read and the state is published.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often the interfaces are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// A wall clock that moved against the steady one by more than this was set by somebody.
+const CLOCK_STEP: Span = Span::from_secs(1);
+/// How often what was learned is kept.
+const KEEP: Duration = Duration::from_secs(3600);
+
+struct Source {
+    capture: LiveCapture,
+    received: u64,
+    dropped: u64,
+}
+
+/// Captures and when to look at what.
+pub(super) struct Watch {
+    poll: Poll,
+    options: LiveOptions,
+    named: Option<Vec<String>>,
+    sources: Vec<Source>,
+    failed: Vec<InterfaceStatus>,
+    seen: (Vec<Interface>, BTreeSet<IpAddr>),
+    next_token: usize,
+}
+
+impl Watch {
+    pub(super) const fn new(poll: Poll, options: LiveOptions, named: Option<Vec<String>>) -> Self {
+        Self {
+            poll,
+            options,
+            named,
+            sources: Vec::new(),
+            failed: Vec::new(),
+            seen: (Vec::new(), BTreeSet::new()),
+            next_token: 1,
+        }
+    }
+
+    /// Looks at the interfaces; `true` when something about them or the host's addresses is new.
+    pub(super) fn look(&mut self) -> bool {
+        let seen = (interfaces(), own_addresses());
+        let changed = seen != self.seen;
+        self.seen = seen;
+        changed
+    }
+
+    /// The uplinks, the networks on them, and the host's own addresses.
+    pub(super) fn ground(&self) -> (Vec<String>, Vec<ipnet::IpNet>, Vec<IpAddr>) {
+        let (interfaces, addresses) = &self.seen;
+        (
+            uplinks(interfaces, self.named.as_deref().unwrap_or_default()),
+            on_link(interfaces),
+            addresses.iter().copied().collect(),
+        )
+    }
+
+    /// Opens what is not captured yet; gives what could not be opened.
+    pub(super) fn open(&mut self) -> Vec<OpenLiveError> {
+        let (wanted, _, _) = self.ground();
+        let mut errors = Vec::new();
+        self.failed.clear();
+        for name in wanted {
+            if self.sources.iter().any(|source| source.capture.interface() == name) {
+                continue;
+            }
+            match LiveCapture::open(&name, &self.options) {
+                Ok(capture) => self.register(capture),
+                Err(error) => {
+                    self.failed.push(InterfaceStatus {
+                        name,
+                        state: causes(&error),
+                        received: 0,
+                        dropped: 0,
+                    });
+                    errors.push(error);
+                }
+            }
+        }
+        errors
+    }
+
+    fn register(&mut self, capture: LiveCapture) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        if let Err(error) =
+            self.poll.registry().register(&mut SourceFd(&capture.fd()), token, Interest::READABLE)
+        {
+            // Without readiness frames are still read at every wake-up, at least once a second.
+            tracing::error!(interface = capture.interface(), %error, "cannot wait for frames of an interface");
+        }
+        self.sources.push(Source { capture, received: 0, dropped: 0 });
+    }
+
+    /// Names of the interfaces that are captured.
+    pub(super) fn captured(&self) -> Vec<String> {
+        self.sources.iter().map(|source| source.capture.interface().to_owned()).collect()
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(
+        mut self,
+        mut judge: Judge,
+        inbox: &Receiver<Message>,
+        keep: &dyn Fn(&sekisho_engine::learn::Baseline),
+    ) -> Judge {
+        let mut events = Events::with_capacity(64);
+        let (mut chores_at, mut look_at, mut keep_at) =
+            (Instant::now(), Instant::now() + LOOK, Instant::now() + KEEP);
+        let mut busy = false;
+        let mut since = (clock::now(), Instant::now());
+        loop {
+            let timeout = if busy { Duration::ZERO } else { patience(&judge, chores_at) };
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "cannot wait for frames");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            busy = self.read(&mut judge);
+            while let Ok(message) = inbox.try_recv() {
+                if !judge.message(message) {
+                    keep(&judge.engine.baseline());
+                    return judge;
+                }
+            }
+            let now = clock::now();
+            if !busy {
+                judge.tick(now.before(GRACE));
+            }
+            if judge.next_chore().is_some_and(|at| at <= now) {
+                judge.chores(now);
+            }
+            let instant = Instant::now();
+            let steady = i64::try_from(instant.duration_since(since.1).as_nanos()).unwrap_or(0);
+            let step = now.since(since.0).nanos().saturating_sub(steady);
+            if step.unsigned_abs() > CLOCK_STEP.nanos().unsigned_abs() {
+                let seconds = Span::from_nanos(step).as_secs_f64();
+                judge.gap("clock-step", 1, format!("the wall clock was set by {seconds:.3} s"));
+            }
+            since = (now, instant);
+            if instant >= chores_at {
+                chores_at = instant + HOUSEKEEPING;
+                self.count_losses(&mut judge);
+                let status = self.status();
+                judge.housekeeping(&status);
+            }
+            if instant >= look_at {
+                look_at = instant + LOOK;
+                self.look_again(&mut judge);
+            }
+            if instant >= keep_at {
+                keep_at = instant + KEEP;
+                keep(&judge.engine.baseline());
+            }
+        }
+    }
+
+    /// Reads what is there; `true` when more may be.
+    fn read(&mut self, judge: &mut Judge) -> bool {
+        let mut more = false;
+        let mut broken = None;
+        for (at, source) in self.sources.iter_mut().enumerate() {
+            more |= loop_frames(source, judge, &mut broken, at);
+        }
+        if let Some((at, why)) = broken {
+            self.give_up(at, &why, judge);
+        }
+        more
+    }
+
+    fn give_up(&mut self, at: usize, why: &str, judge: &mut Judge) {
+        if at >= self.sources.len() {
+            return;
+        }
+        let source = self.sources.remove(at);
+        let name = source.capture.interface().to_owned();
+        let _ = self.poll.registry().deregister(&mut SourceFd(&source.capture.fd()));
+        tracing::error!(interface = %name, error = why, state = "frames there are not seen until it comes back", "lost the capture of an interface");
+        judge.gap("capture-lost", 1, format!("interface {name} can't be captured any more: {why}"));
+        self.failed.push(InterfaceStatus {
+            name,
+            state: why.to_owned(),
+            received: source.received,
+            dropped: source.dropped,
+        });
+    }
+
+    fn count_losses(&mut self, judge: &mut Judge) {
+        let mut lost = 0;
+        for source in &mut self.sources {
+            let loss = source.capture.take_loss();
+            source.received += loss.received;
+            source.dropped += loss.dropped;
+            lost += loss.dropped;
+        }
+        if lost > 0 {
+            judge.input(Input::Fact(HostFact::Lost(lost), clock::now()));
+        }
+    }
+
+    fn status(&self) -> Vec<InterfaceStatus> {
+        let captured = self.sources.iter().map(|source| InterfaceStatus {
+            name: source.capture.interface().to_owned(),
+            state: "capturing".to_owned(),
+            received: source.received,
+            dropped: source.dropped,
+        });
+        captured.chain(self.failed.iter().cloned()).collect()
+    }
+
+    fn look_again(&mut self, judge: &mut Judge) {
+        let changed = self.look();
+        if !changed && self.failed.is_empty() {
+            return;
+        }
+        let before = self.captured();
+        // Said when it failed first; tried again in silence.
+        let _ = self.open();
+        let captured = self.captured();
+        if captured != before {
+            tracing::info!(interfaces = %captured.join(", "), "capturing");
+        }
+        if changed {
+            let (uplinks, on_link, addresses) = self.ground();
+            judge.move_to(uplinks, on_link, addresses);
+        }
+    }
+}
+
+fn loop_frames(
+    source: &mut Source,
+    judge: &mut Judge,
+    broken: &mut Option<(usize, String)>,
+    at: usize,
+) -> bool {
+    for _ in 0..BATCH {
+        match source.capture.next_frame() {
+            NextFrame::Frame(frame) => judge.frame(frame),
+            NextFrame::Drained => return false,
+            NextFrame::Failed(why) => {
+                *broken = Some((at, why));
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// How long nothing is due.
+fn patience(judge: &Judge, chores_at: Instant) -> Duration {
+    let now = clock::now();
+    let until =
+        |at: Timestamp| Duration::from_nanos(u64::try_from(at.since(now).nanos()).unwrap_or(0));
+    let housekeeping = chores_at.saturating_duration_since(Instant::now());
+    let engine =
+        judge.engine.poll_timeout().map(|due| until(due.after(GRACE)) + Duration::from_millis(1));
+    let chore = judge.next_chore().map(until);
+    [engine, chore].into_iter().flatten().fold(housekeeping, Duration::min)
+}

@@ -1,0 +1,488 @@
+//! The cut: what the kernel shall hold goes in, what it holds comes out.
+//!
+//! Enters: a [`Plan`] (perimeter, exemptions, devices) and a `ContainmentSet`, whole. Leaves: a ruleset of
+//! ours that drops nothing until an element of a set says so, elements that end by themselves, and proof.
+//! Must not know: packets, detectors, policy modes, tokio, the network beyond this host's own kernel.
+
+mod coverage;
+mod elements;
+mod executor;
+mod flows;
+mod netlink;
+mod plan;
+mod proof;
+mod skeleton;
+
+pub use coverage::coverage;
+pub use elements::{Count, Counters};
+pub use executor::RunNftError;
+pub use flows::{Destroyed, FlowsError, SocketRecord, Sockets};
+pub use netlink::NetlinkError;
+pub use plan::{Plan, Refusal, is_cut};
+pub use skeleton::{DEFAULT_TIMEOUT_SECS, TABLE, device_chain, removal, skeleton, to_json};
+
+use elements::{Cell, Elements, Found};
+use sekisho_schema::{ContainmentId, ContainmentSet, Scope, Span, Timestamp};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// Ends that differ by less are the same end: reading an element back is not exact, and a commit is not worth it.
+const SAME_END: Span = Span::from_millis(1000);
+/// How far a remaining lease may be from the desired one before it counts as drift.
+const DRIFT_TOLERANCE: Span = Span::from_secs(3);
+
+/// Why the enforcer could not take up its duty; no containment holds by it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenEnforcerError {
+    /// The plan would make every cut empty.
+    #[error(
+        "cannot build the ruleset: the inside names every address ({0}), so that a cut of the host would cut nothing; the ruleset is unchanged"
+    )]
+    InsideIsEverything(String),
+    /// The ruleset could not be loaded.
+    #[error("cannot load the ruleset of tables inet and netdev {TABLE}")]
+    Load(#[from] RunNftError),
+    /// The kernel could not be asked.
+    #[error("cannot speak with the kernel's nf_tables")]
+    Netlink(#[from] NetlinkError),
+    /// The ruleset could not be written down.
+    #[error("cannot write the ruleset as JSON")]
+    Write(#[from] serde_json::Error),
+}
+
+/// One scope of a desired set that was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The containment.
+    pub id: ContainmentId,
+    /// Its scope.
+    pub scope: Scope,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// What an application did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Applied {
+    /// Generation of the desired set.
+    pub generation: u64,
+    /// CLOCK_REALTIME right after the kernel acknowledged.
+    pub committed_at: Timestamp,
+    /// Containments that began, were renewed or were released; 0 when the kernel held the set already.
+    pub changed: usize,
+}
+
+/// What was applied beside what was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// The rest of the set, which the kernel holds.
+    pub applied: Applied,
+    /// Every containment that was not written, in the order of their names.
+    pub refused: Vec<Refused>,
+}
+
+/// Why a desired set does not hold, or not as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A scope hits what no containment may touch; nothing was written for it, the others hold.
+    #[error(
+        "cannot apply containment {id} ({scope}): {why}; nothing was written for it, the other containments of the set hold"
+    )]
+    Exempt {
+        /// The first such containment.
+        id: ContainmentId,
+        /// Its scope.
+        scope: Scope,
+        /// What it hits.
+        why: Refusal,
+        /// The others, and every refusal.
+        partial: Box<Partial>,
+    },
+    /// The kernel refused the change as a whole; what it held before, it still holds.
+    #[error(
+        "cannot apply generation {generation}: the change was not made, the previous containments still hold"
+    )]
+    Kernel {
+        /// The generation that was asked for.
+        generation: u64,
+        /// What the kernel said.
+        source: NetlinkError,
+    },
+    /// A scope that this version can't cut; nothing was written for it, the others hold.
+    #[error(
+        "cannot apply containment {id} ({scope}): {why}; nothing was written for it, the other containments of the set hold"
+    )]
+    Unsupported {
+        /// The first such containment.
+        id: ContainmentId,
+        /// Its scope.
+        scope: Scope,
+        /// Why.
+        why: Refusal,
+        /// The others, and every refusal.
+        partial: Box<Partial>,
+    },
+}
+
+impl ApplyError {
+    /// What was applied all the same; `None` when nothing was.
+    #[must_use]
+    pub fn partial(&self) -> Option<&Partial> {
+        match self {
+            Self::Exempt { partial, .. } | Self::Unsupported { partial, .. } => Some(partial),
+            Self::Kernel { .. } => None,
+        }
+    }
+}
+
+/// A containment that the kernel holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its name, from the comment of the element.
+    pub id: ContainmentId,
+    /// Its scope.
+    pub scope: Scope,
+    /// How long the kernel holds it yet: the shortest of its elements.
+    pub until_in: Span,
+}
+
+/// A difference between what the kernel holds and what it shall hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// An element is there that nobody desires, or without an end.
+    Foreign {
+        /// Table, set and key.
+        element: String,
+    },
+    /// An element has another end than desired.
+    Lease {
+        /// The containment.
+        id: ContainmentId,
+        /// Table, set and key.
+        element: String,
+        /// What is left of it.
+        left: Span,
+    },
+    /// An element is gone.
+    Missing {
+        /// The containment.
+        id: ContainmentId,
+        /// Table, set and key.
+        element: String,
+    },
+    /// Chains or rules of a table are not those that were loaded.
+    Ruleset {
+        /// `inet` or `netdev`.
+        table: &'static str,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hold {
+    id: ContainmentId,
+    until: Timestamp,
+}
+
+/// Holds containments in the kernel of this network namespace.
+pub struct Enforcer {
+    elements: Elements,
+    plan: Plan,
+    holding: BTreeMap<Cell, Hold>,
+    fingerprint: [u64; 2],
+}
+
+impl Enforcer {
+    /// Loads the ruleset, opens the socket and adopts what the kernel holds already.
+    ///
+    /// # Errors
+    /// [`OpenEnforcerError`]; a ruleset that fails to load leaves everything as it was.
+    pub fn open(plan: &Plan) -> Result<Self, OpenEnforcerError> {
+        let mut enforcer = Self {
+            elements: Elements::open()?,
+            plan: Plan::default(),
+            holding: BTreeMap::new(),
+            fingerprint: [0; 2],
+        };
+        enforcer.reload(plan)?;
+        Ok(enforcer)
+    }
+
+    /// Loads the ruleset of a changed plan in one transaction; elements are kept, and devices that are new are armed before their chain begins to judge.
+    ///
+    /// # Errors
+    /// [`OpenEnforcerError`]; the ruleset stays as it was.
+    pub fn reload(&mut self, plan: &Plan) -> Result<(), OpenEnforcerError> {
+        if let Some(all) = plan.inside.iter().find(|network| network.prefix_len() == 0) {
+            return Err(OpenEnforcerError::InsideIsEverything(all.to_string()));
+        }
+        let wanted: Vec<String> = plan.uplinks.iter().map(|device| device_chain(device)).collect();
+        let stale: Vec<String> = self
+            .elements
+            .device_chains()?
+            .into_iter()
+            .filter(|name| !wanted.contains(name))
+            .collect();
+        let known = self.adopt();
+        match known {
+            Ok(()) => self.rearm(plan)?,
+            // Without tables there is nothing to adopt yet.
+            Err(error) if error.is_absent() => {}
+            Err(error) => return Err(error.into()),
+        }
+        executor::load(&to_json(&skeleton(plan, &stale))?)?;
+        self.plan = plan.clone();
+        self.adopt()?;
+        self.fingerprint = self.elements.fingerprint()?;
+        Ok(())
+    }
+
+    /// What the kernel holds, by containment.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the sets can't be read.
+    pub fn held(&mut self) -> Result<Vec<Held>, NetlinkError> {
+        let mut held: BTreeMap<(Scope, String), Span> = BTreeMap::new();
+        for (cell, found) in self.elements.read()? {
+            let (Some(scope), Some(id), Some(left)) = (cell.scope(), found.id, found.left) else {
+                continue;
+            };
+            let left = span(left);
+            held.entry((scope, id)).and_modify(|least| *least = (*least).min(left)).or_insert(left);
+        }
+        Ok(held
+            .into_iter()
+            .map(|((scope, id), until_in)| Held { id: ContainmentId(id), scope, until_in })
+            .collect())
+    }
+
+    /// Makes the kernel hold exactly this set: one commit for all that changed, both tables together.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: scopes that are refused are named, before anything is written, and the others applied.
+    pub fn apply(&mut self, set: &ContainmentSet, now: Timestamp) -> Result<Applied, ApplyError> {
+        let (desired, refused) = self.desired(set, now);
+        let mut touched: Vec<&ContainmentId> = Vec::new();
+        let mut asserts = Vec::new();
+        for (cell, hold) in &desired {
+            if self
+                .holding
+                .get(cell)
+                .is_some_and(|held| held.id == hold.id && near(held.until, hold.until, SAME_END))
+            {
+                continue;
+            }
+            touched.extend(cell.scope().is_some().then_some(&hold.id));
+            asserts.push((*cell, hold.id.0.as_str(), duration(hold.until.since(now))));
+        }
+        let mut releases = Vec::new();
+        for (cell, hold) in self.holding.iter().filter(|(cell, _)| !desired.contains_key(cell)) {
+            // What has ended needs no commit.
+            if hold.until > now {
+                touched.extend(cell.scope().is_some().then_some(&hold.id));
+                releases.push(*cell);
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        let changed = touched.len();
+        if !(asserts.is_empty() && releases.is_empty())
+            && let Err(source) = self.elements.commit(&releases, &asserts)
+        {
+            // What is held is unknown now; when it can't be read either, nothing counts as held, and the next call writes all.
+            if self.adopt().is_err() {
+                self.holding.clear();
+            }
+            return Err(ApplyError::Kernel { generation: set.generation, source });
+        }
+        let applied = Applied { generation: set.generation, committed_at: clock(), changed };
+        self.holding = desired;
+        match refused.first().cloned() {
+            None => Ok(applied),
+            Some(Refused { id, scope, why }) => {
+                let partial = Box::new(Partial { applied, refused });
+                Err(match why {
+                    Refusal::Exempt(_) => ApplyError::Exempt { id, scope, why, partial },
+                    Refusal::Unsupported => ApplyError::Unsupported { id, scope, why, partial },
+                })
+            }
+        }
+    }
+
+    /// Reads everything back and compares it with what is desired; afterwards `apply` mends what is amiss with elements, `reload` what is amiss with rules.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel can't be asked; [`NetlinkError::is_absent`] when our tables are gone.
+    pub fn verify(&mut self, set: &ContainmentSet) -> Result<Vec<Drift>, NetlinkError> {
+        let mut drift = Vec::new();
+        let current = self.elements.fingerprint()?;
+        for (table, (is, was)) in
+            ["inet", "netdev"].into_iter().zip(current.into_iter().zip(self.fingerprint))
+        {
+            if is != was {
+                drift.push(Drift::Ruleset { table });
+            }
+        }
+        let now = clock();
+        let found = self.elements.read()?;
+        let (desired, _) = self.desired(set, now);
+        for (cell, hold) in &desired {
+            let left = found
+                .get(cell)
+                .filter(|element| element.id.as_deref() == Some(hold.id.0.as_str()))
+                .map(|element| element.left);
+            match left {
+                Some(Some(left)) if near(now.after(span(left)), hold.until, DRIFT_TOLERANCE) => {}
+                Some(Some(left)) => drift.push(Drift::Lease {
+                    id: hold.id.clone(),
+                    element: cell.to_string(),
+                    left: span(left),
+                }),
+                Some(None) => drift.push(Drift::Foreign { element: cell.to_string() }),
+                None => {
+                    drift.push(Drift::Missing { id: hold.id.clone(), element: cell.to_string() })
+                }
+            }
+        }
+        drift.extend(
+            found
+                .keys()
+                .filter(|cell| !desired.contains_key(cell))
+                .map(|cell| Drift::Foreign { element: cell.to_string() }),
+        );
+        self.remember(found, now);
+        Ok(drift)
+    }
+
+    /// What was dropped and passed.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the counters can't be read.
+    pub fn counters(&mut self) -> Result<Counters, NetlinkError> {
+        self.elements.counters()
+    }
+
+    /// The plan in force.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Removes both tables, and every containment with them.
+    ///
+    /// # Errors
+    /// [`OpenEnforcerError`] when nft refuses; the tables stay.
+    pub fn remove() -> Result<(), OpenEnforcerError> {
+        Ok(executor::load(&to_json(&removal())?)?)
+    }
+
+    /// The cells that a set asks for, and what of it is refused; leases that have ended ask for nothing.
+    fn desired(
+        &self,
+        set: &ContainmentSet,
+        now: Timestamp,
+    ) -> (BTreeMap<Cell, Hold>, Vec<Refused>) {
+        let mut desired: BTreeMap<Cell, Hold> = BTreeMap::new();
+        let mut refused = Vec::new();
+        for (id, containment) in &set.containments {
+            if let Some(why) = self.plan.refusal(&containment.scope) {
+                refused.push(Refused { id: id.clone(), scope: containment.scope.clone(), why });
+                continue;
+            }
+            if containment.until <= now {
+                continue;
+            }
+            for cell in Cell::of(&containment.scope, &self.plan.uplinks) {
+                let hold = Hold {
+                    id: id.clone(),
+                    until: containment.until.min(now.after(span(elements::LONGEST))),
+                };
+                // Two containments of one scope are one element: the longer lease names it.
+                let longest = desired.entry(cell).or_insert_with(|| hold.clone());
+                if longest.until < hold.until {
+                    *longest = hold;
+                }
+            }
+        }
+        (desired, refused)
+    }
+
+    /// Takes what the kernel holds as what we hold.
+    fn adopt(&mut self) -> Result<(), NetlinkError> {
+        let found = self.elements.read()?;
+        self.remember(found, clock());
+        Ok(())
+    }
+
+    fn remember(&mut self, found: BTreeMap<Cell, Found>, now: Timestamp) {
+        self.holding = found
+            .into_iter()
+            .map(|(cell, found)| {
+                // An element without an end or a name is nobody's: it differs from every desire, and apply releases it.
+                let until = found.left.map_or(Timestamp::MAX, |left| now.after(span(left)));
+                (cell, Hold { id: ContainmentId(found.id.unwrap_or_default()), until })
+            })
+            .collect();
+    }
+
+    /// Arms the devices of a new plan with what is held for the old one.
+    fn rearm(&mut self, plan: &Plan) -> Result<(), NetlinkError> {
+        let now = clock();
+        let mut new: BTreeMap<Cell, Hold> = BTreeMap::new();
+        for (cell, hold) in self.holding.iter().filter(|(_, hold)| !hold.id.0.is_empty()) {
+            let Some(scope) = cell.scope() else { continue };
+            for other in Cell::of(&scope, &plan.uplinks) {
+                if !self.holding.contains_key(&other) {
+                    new.insert(other, hold.clone());
+                }
+            }
+        }
+        let asserts: Vec<_> = new
+            .iter()
+            .map(|(cell, hold)| (*cell, hold.id.0.as_str(), duration(hold.until.since(now))))
+            .collect();
+        match self.elements.commit(&[], &asserts) {
+            // A set that an older version had not is made by the load that follows.
+            Err(error) if error.is_absent() => Ok(()),
+            result => result,
+        }
+    }
+}
+
+fn near(a: Timestamp, b: Timestamp, tolerance: Span) -> bool {
+    a.since(b).nanos().unsigned_abs() <= tolerance.nanos().unsigned_abs()
+}
+
+fn span(duration: Duration) -> Span {
+    Span::from_nanos(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn duration(span: Span) -> Duration {
+    Duration::from_nanos(u64::try_from(span.nanos()).unwrap_or(0))
+}
+
+/// CLOCK_REALTIME.
+fn clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH.after(span(since))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_enforcer_may_move_to_the_thread_that_cuts() {
+        fn moves<T: Send>() {}
+        moves::<Enforcer>();
+        moves::<Sockets>();
+    }
+
+    #[test]
+    fn ends_are_compared_in_both_directions_and_spans_never_turn_negative() {
+        let (a, b) = (Timestamp::from_nanos(10_000_000_000), Timestamp::from_nanos(10_900_000_000));
+        assert!(near(a, b, SAME_END) && near(b, a, SAME_END));
+        assert!(!near(a, b.after(SAME_END), SAME_END));
+        assert_eq!(duration(Span::from_nanos(-5)), Duration::ZERO);
+    }
+}

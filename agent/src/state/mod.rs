@@ -1,0 +1,11 @@
+//! Enters: documents that must survive a crash. Leaves: the same, or the last ones that were whole.
+//! Must not know: how documents arrive (`sync`) or what they do (`daemon`).
+
+mod policy;
+mod store;
+
+pub use policy::{
+    LoadPolicyError, LoadedPolicy, PolicyOrigin, adopt_policy, load_anchors, load_policy,
+    read_sealed_policy,
+};
+pub use store::{StoreError, write_atomically};
