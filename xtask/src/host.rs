@@ -7,13 +7,15 @@ use std::process::{Command, Stdio};
 pub(crate) type Failure = String;
 
 /// Debian packages that build and laboratories need, with a file each that shows the package is there.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("gcc", "/usr/bin/gcc"),
-    ("libpcap-dev", "/usr/include/pcap/pcap.h"),
     ("iproute2", "/usr/sbin/ip|/sbin/ip|/usr/bin/ip"),
+    ("libc6-dev", "/usr/include/stdio.h"),
+    ("libpcap-dev", "/usr/include/pcap/pcap.h"),
     ("nftables", "/usr/sbin/nft|/sbin/nft"),
-    ("tcpdump", "/usr/bin/tcpdump|/usr/sbin/tcpdump"),
     ("pkg-config", "/usr/bin/pkg-config"),
+    ("procps", "/usr/sbin/sysctl|/sbin/sysctl"),
+    ("tcpdump", "/usr/bin/tcpdump|/usr/sbin/tcpdump"),
 ];
 
 /// The workspace's top folder.
