@@ -9,7 +9,11 @@ use sekisho_schema::Verified;
 use sekisho_schema::pack::{ParsePackError, RulePack};
 use sekisho_schema::sealed::Local;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+/// Bytes of the largest indicator list: some four million names.
+const LARGEST_LIST: u64 = 128 << 20;
 
 /// Why a pack or a list is left out.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +92,7 @@ pub fn load_rules(packs: &[PathBuf], lists: &[PathBuf], from: Local) -> LoadedRu
         );
     }
     for list in lists {
-        match fs::read_to_string(&list) {
+        match read_list(&list) {
             Ok(text) => left_out.extend(
                 builder
                     .add_list(&list.display().to_string(), &text)
@@ -99,6 +103,17 @@ pub fn load_rules(packs: &[PathBuf], lists: &[PathBuf], from: Local) -> LoadedRu
         }
     }
     LoadedRules { rules: builder.build(), left_out }
+}
+
+/// A list that would not fit is refused whole: half of it would look like all of it.
+fn read_list(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(LARGEST_LIST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_LIST {
+        let why = format!("it has more than {} MiB", LARGEST_LIST >> 20);
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(text)
 }
 
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, LoadRulesError> {

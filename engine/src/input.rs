@@ -4,7 +4,7 @@ use crate::learn::Baseline;
 use crate::rules::Rules;
 use crate::wire::Frame;
 use sekisho_schema::order::Order;
-use sekisho_schema::{Containment, Policy, Receipt, Timestamp, Verified};
+use sekisho_schema::{Containment, Policy, Receipt, Span, Timestamp, Verified};
 use std::net::IpAddr;
 
 /// A fact about the host that only the agent can know.
@@ -12,6 +12,8 @@ use std::net::IpAddr;
 pub enum HostFact {
     /// This host's own addresses: they count as inside.
     Addresses(Vec<IpAddr>),
+    /// The wall clock was set by this much against the steady one; the fact's time is the new one.
+    ClockSet(Span),
     /// Where this agent's collectors are: they are exempt.
     Collectors(Vec<IpAddr>),
     /// Whether a cut can be held here; the error says why not.

@@ -13,6 +13,8 @@ pub struct Limits {
     pub heads: usize,
     /// Bytes of a head held per direction: the largest PlugX message (0xF000 + 16 bytes, plugx.md 1.1).
     pub head_bytes: usize,
+    /// Bytes of all heads together: whoever can open connections decides how many are long.
+    pub heads_bytes: usize,
     /// Destinations watched by the learning detectors at once.
     pub destinations: usize,
     /// Findings whose repetition is suppressed at once.
@@ -36,6 +38,7 @@ impl Default for Limits {
             names: 1 << 17,
             heads: 4096,
             head_bytes: 0xF010,
+            heads_bytes: 32 << 20,
             destinations: 1 << 16,
             recent_findings: 1 << 16,
             repeat_after: Span::from_hours(1),

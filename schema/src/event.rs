@@ -136,7 +136,7 @@ pub struct Release {
     pub containment: ContainmentId,
     /// What it had cut.
     pub scope: Scope,
-    /// `expired`, `order`, `break-glass` or `failed`.
+    /// `expired`, `exempt`, `order`, `break-glass` or `failed`.
     pub cause: String,
     /// Who released it; `null` when the lease ended.
     pub by: Option<String>,

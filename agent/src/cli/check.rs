@@ -11,11 +11,11 @@ use crate::rules::load_rules;
 use crate::state::{load_anchors, load_policy, read_sealed_policy};
 use crate::sync::Identity;
 use sekisho_schema::sealed::Local;
+use std::path::Path;
 
 pub(super) fn run(args: &CheckArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let config = load(&args.read.config)?;
-    let mut facts =
-        vec![("configuration", format!("{} reads well", args.read.config.config.display()))];
+    let mut facts = vec![("configuration", read_from(&args.read.config.config))];
     let mut faults = Vec::new();
     if let Some(file) = &args.policy {
         let policy = read_policy(file)?;
@@ -74,7 +74,9 @@ pub(super) fn run(args: &CheckArgs, console: &mut Console<'_>) -> Result<Outcome
     {
         faults.push(causes(&error));
     }
-    tell(&facts, &faults, args.read.output, console).map_err(|error| cannot_write(&error))?;
+    tell(&facts, &faults, args.read.output, console)
+        .and_then(|()| console.out.flush())
+        .map_err(|error| cannot_write(&error))?;
     for fault in &faults {
         Complaint::new(
             fault.clone(),
@@ -84,6 +86,14 @@ pub(super) fn run(args: &CheckArgs, console: &mut Console<'_>) -> Result<Outcome
         .print(console.err);
     }
     Ok(if faults.is_empty() { Outcome::Fine } else { Outcome::Finding })
+}
+
+fn read_from(file: &Path) -> String {
+    if file.exists() {
+        format!("{} reads well", file.display())
+    } else {
+        format!("{} is absent: every default", file.display())
+    }
 }
 
 fn tell(

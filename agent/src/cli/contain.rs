@@ -4,10 +4,22 @@ use super::args::{ConfigArgs, ContainArgs};
 use super::text::seconds;
 use super::{Console, Outcome, cannot_write};
 use crate::chain::{Complaint, causes};
-use crate::config::{Config, LoadConfigError};
+use crate::config::{Config, DEFAULT_PATH, LoadConfigError, RawConfig};
 use crate::control::{Answer, AskError, Request, ask};
+use sekisho_schema::Scope;
+use std::io::ErrorKind;
+use std::path::Path;
 
 pub(super) fn run(args: ContainArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
+    if !matches!(args.scope, Scope::Destination(_) | Scope::Host | Scope::ManagementOnly) {
+        Complaint::new(
+            format!("cannot contain {}: this version can't cut such a scope", args.scope),
+            "nothing was changed",
+            "cut dest:ADDR, host or management-only instead; docs/containment.md says what each leaves open",
+        )
+        .print(console.err);
+        return Ok(Outcome::Finding);
+    }
     let request = Request::Contain {
         scope: args.scope,
         lease: args.lease,
@@ -37,7 +49,18 @@ pub(super) fn order(
     match ask_agent(&load(config)?, request)? {
         Answer::Done { detail, containments } => {
             let mut tell = || {
-                writeln!(console.out, "{detail}")?;
+                // The agent answers "NAME: done"; which order that was is known here.
+                match (detail.strip_suffix(": done"), request) {
+                    (Some(id), Request::Contain { scope, .. }) => {
+                        writeln!(console.out, "cut: {scope}, as {id}")?;
+                    }
+                    (Some(id), Request::Release { .. }) => writeln!(console.out, "released: {id}")?,
+                    _ => writeln!(console.out, "{detail}")?,
+                }
+                if containments.is_empty() {
+                    return writeln!(console.out, "nothing is cut now");
+                }
+                writeln!(console.out, "in force now (`sekisho status` shows the proof):")?;
                 for status in &containments {
                     let held = &status.containment;
                     writeln!(
@@ -48,11 +71,7 @@ pub(super) fn order(
                         seconds(held.until)
                     )?;
                 }
-                writeln!(
-                    console.out,
-                    "{} in force; `sekisho status` shows the proof",
-                    containments.len()
-                )
+                Ok(())
             };
             tell().map_err(|error| cannot_write(&error))?;
             Ok(Outcome::Fine)
@@ -76,15 +95,23 @@ pub(super) fn refused(answer: Answer, console: &mut Console<'_>) -> Result<Outco
     }
 }
 
-/// Loads the configuration.
+/// Loads the configuration. At its usual place it may be absent: every default, as for an empty file.
 pub(super) fn load(config: &ConfigArgs) -> Result<Config, Complaint> {
-    Config::load(&config.config).map_err(|error| {
+    let usual = Path::new(DEFAULT_PATH);
+    let fragments = usual.with_file_name("agent.d");
+    let loaded = if config.config == usual && !usual.exists() && !fragments.exists() {
+        Config::build(RawConfig::default())
+            .map_err(|why| LoadConfigError::Senseless { path: usual.to_owned(), why })
+    } else {
+        Config::load(&config.config)
+    };
+    loaded.map_err(|error| {
         let help = match error {
             LoadConfigError::Read { .. } => {
-                "name it with --config FILE; an empty file means every default"
+                "name the file with --config FILE; an empty file means every default"
             }
             LoadConfigError::Malformed { .. } | LoadConfigError::Senseless { .. } => {
-                "mend that line; keys are documented in the reference of agent.toml"
+                "mend that line; docs/agent-toml.md has every key"
             }
         };
         Complaint::new(causes(&error), "nothing was changed", help)
@@ -94,8 +121,16 @@ pub(super) fn load(config: &ConfigArgs) -> Result<Config, Complaint> {
 /// Asks the running agent.
 pub(super) fn ask_agent(config: &Config, request: &Request) -> Result<Answer, Complaint> {
     ask(&config.socket(), request).map_err(|error| {
-        let help = match error {
-            AskError::Unreachable { .. } => "is the agent running, and are you root? `systemctl status sekisho`; `nft list table inet sekisho` shows what the kernel holds",
+        let help = match &error {
+            AskError::Unreachable { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                "only root may ask the agent: run this as root"
+            }
+            AskError::Unreachable { source, .. }
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+            {
+                "no agent is running there: start it with `systemctl start sekisho` or `sekisho run`; `nft list table inet sekisho` shows what the kernel holds meanwhile"
+            }
+            AskError::Unreachable { .. } => "look at the agent's log; `nft list table inet sekisho` shows what the kernel holds",
             AskError::Garbled { .. } => "use the sekisho program of the agent's own version",
         };
         Complaint::new(causes(&error), "unknown: the agent did not answer; what the kernel holds, it holds without the agent until its leases end", help)

@@ -5,6 +5,7 @@ use super::contain::load;
 use super::{Console, Outcome, cannot_write};
 use crate::chain::{Complaint, causes};
 use crate::sync::{EnrolError, Enrolled, HttpError, Identity, Pin, enrol};
+use std::path::Path;
 
 pub(super) fn run(args: &EnrollArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let config = load(&args.config)?;
@@ -37,7 +38,7 @@ pub(super) fn run(args: &EnrollArgs, console: &mut Console<'_>) -> Result<Outcom
     let enrolled = runtime
         .block_on(enrol(&args.url, &args.token, pin, &config.host, identity, &config.trust))
         .map_err(|error| complaint(&error))?;
-    tell(&enrolled, args, console).map_err(|error| cannot_write(&error))?;
+    tell(&enrolled, args, &config.trust, console).map_err(|error| cannot_write(&error))?;
     Ok(Outcome::Fine)
 }
 
@@ -49,6 +50,9 @@ fn complaint(error: &EnrolError) -> Complaint {
             if status.as_u16() == 403 || status.as_u16() == 401 =>
         {
             "tokens are single-use and short-lived: make a new one with `sekisho-collector token create`"
+        }
+        EnrolError::Http(HttpError::Connect { .. }) if causes(error).contains("not the pinned") => {
+            "compare the pin with what `sekisho-collector init` printed; if that is right, somebody stands between: do not go on"
         }
         EnrolError::Http(HttpError::Connect { .. }) => {
             "is the address right, does the collector run, and is the pin that of `sekisho-collector init`?"
@@ -62,13 +66,29 @@ fn complaint(error: &EnrolError) -> Complaint {
     Complaint::new(causes(error), UNCHANGED, help)
 }
 
-fn tell(enrolled: &Enrolled, args: &EnrollArgs, console: &mut Console<'_>) -> std::io::Result<()> {
+fn tell(
+    enrolled: &Enrolled,
+    args: &EnrollArgs,
+    trust: &Path,
+    console: &mut Console<'_>,
+) -> std::io::Result<()> {
     writeln!(console.out, "enrolled at {} as {}", args.url, enrolled.id)?;
+    if enrolled.anchors.is_empty() {
+        writeln!(
+            console.out,
+            "NO TRUST ANCHOR came with it: this host will refuse every policy until the public key of who seals them lies in {} (`sekisho-collector trust add` before enrolling sends it along)",
+            trust.display()
+        )?;
+    } else {
+        writeln!(
+            console.out,
+            "policies need {} of these trust anchors: {}",
+            enrolled.threshold,
+            enrolled.anchors.join(", ")
+        )?;
+    }
     writeln!(
         console.out,
-        "policies need {} of these trust anchors: {}",
-        enrolled.threshold,
-        enrolled.anchors.join(", ")
-    )?;
-    writeln!(console.out, "a running agent takes the identity up at its next start")
+        "a running agent takes the identity up at its next start: `systemctl restart sekisho`"
+    )
 }

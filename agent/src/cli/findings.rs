@@ -7,6 +7,7 @@ use super::{Console, Outcome, cannot_write};
 use crate::chain::Complaint;
 use crate::control::{Answer, Request, ask, last_findings};
 use sekisho_schema::{Body, Envelope};
+use std::path::Path;
 
 pub(super) fn run(args: &FindingsArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let config = load(&args.read.config)?;
@@ -14,19 +15,31 @@ pub(super) fn run(args: &FindingsArgs, console: &mut Console<'_>) -> Result<Outc
         Ok(Answer::Findings { findings }) => findings,
         Ok(other) => return refused(other, console),
         // The journal is there without the agent too.
-        Err(_) => last_findings(&config.journal_dir(), args.limit.max(1)).map_err(|error| {
-            Complaint::new(
-                format!(
-                    "cannot ask the agent, nor read its journal in {}: {error}",
-                    config.journal_dir().display()
-                ),
-                "unknown: findings may exist",
-                "run as root, and name the agent's configuration with --config",
-            )
-        })?,
+        Err(_) => last_findings(&config.journal_dir(), args.limit.max(1))
+            .map_err(|error| no_journal(&config.journal_dir(), "find anything", &error))?,
     };
     tell(&findings, args.read.output, console).map_err(|error| cannot_write(&error))?;
     Ok(if findings.is_empty() { Outcome::Fine } else { Outcome::Finding })
+}
+
+/// Says that the journal can't be read, and whether that is only because no agent has run here.
+pub(super) fn no_journal(dir: &Path, what: &str, error: &std::io::Error) -> Complaint {
+    let (state, help) = if error.kind() == std::io::ErrorKind::NotFound {
+        (
+            "no agent has kept a journal there yet",
+            "the agent makes it at its first start; if yours keeps it elsewhere, name its configuration with --config",
+        )
+    } else {
+        (
+            "unknown: findings may exist",
+            "run as root, and name the agent's configuration with --config",
+        )
+    };
+    Complaint::new(
+        format!("cannot {what}: no journal to read in {}: {error}", dir.display()),
+        state,
+        help,
+    )
 }
 
 fn tell(findings: &[Envelope], format: Format, console: &mut Console<'_>) -> std::io::Result<()> {

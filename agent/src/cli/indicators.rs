@@ -40,7 +40,9 @@ fn stats(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome, Complain
     let config = load(&args.config)?;
     let packs = if config.rules.exists() { vec![config.rules.clone()] } else { Vec::new() };
     let loaded = load_rules(&packs, &config.lists, Local::Installed);
-    tell(&loaded, args.output, console).map_err(|error| cannot_write(&error))?;
+    tell(&loaded, args.output, console)
+        .and_then(|()| console.out.flush())
+        .map_err(|error| cannot_write(&error))?;
     for error in &loaded.left_out {
         Complaint::new(
             causes(error),

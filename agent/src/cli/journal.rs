@@ -2,6 +2,7 @@
 
 use super::args::{Format, JournalArgs, JournalVerb};
 use super::contain::load;
+use super::findings::no_journal;
 use super::{Console, Outcome, cannot_write};
 use crate::chain::Complaint;
 use crate::journal::{VerifyReport, verify};
@@ -9,14 +10,10 @@ use crate::journal::{VerifyReport, verify};
 pub(super) fn run(args: &JournalArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let JournalVerb::Verify(args) = &args.verb;
     let dir = load(&args.config)?.journal_dir();
-    let report = verify(&dir).map_err(|error| {
-        Complaint::new(
-            format!("cannot read the journal in {}: {error}", dir.display()),
-            "nothing was verified",
-            "run as root, and name the agent's configuration with --config",
-        )
-    })?;
-    tell(&report, args.output, console).map_err(|error| cannot_write(&error))?;
+    let report = verify(&dir).map_err(|error| no_journal(&dir, "verify anything", &error))?;
+    tell(&report, args.output, console)
+        .and_then(|()| console.out.flush())
+        .map_err(|error| cannot_write(&error))?;
     if report.faults.is_empty() {
         return Ok(Outcome::Fine);
     }
@@ -35,8 +32,11 @@ fn tell(report: &VerifyReport, format: Format, console: &mut Console<'_>) -> std
     }
     writeln!(
         console.out,
-        "{} records in {} segments of {} boots verified",
-        report.records, report.segments, report.boots
+        "{}: {} records in {} segments of {} runs of the agent",
+        if report.faults.is_empty() { "whole" } else { "NOT WHOLE" },
+        report.records,
+        report.segments,
+        report.boots
     )?;
     if report.truncated_head {
         writeln!(console.out, "older segments are gone, as the cap demands")?;

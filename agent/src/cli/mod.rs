@@ -72,7 +72,10 @@ pub fn main(
         }
     };
     let mut console = Console { out, err };
-    match dispatch(cli, &mut console) {
+    let done = dispatch(cli, &mut console);
+    // What was said comes before what went wrong, and a full disk behind a redirection is told.
+    let told = console.out.flush();
+    match done.and_then(|outcome| told.map(|()| outcome).map_err(|error| cannot_write(&error))) {
         Ok(outcome) => outcome.code(),
         Err(complaint) => {
             complaint.print(console.err);
@@ -83,14 +86,20 @@ pub fn main(
 
 /// A command line that is none, in the three lines of every other complaint.
 fn misunderstood(error: &clap::Error) -> Complaint {
+    let text = error.to_string();
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // The usage line of the help names the verb that lacks a verb of its own.
+        let before = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Usage: "))
+            .and_then(|usage| usage.split(['<', '[']).next())
+            .map_or("sekisho", str::trim);
         return Complaint::new(
-            "no verb is given",
+            format!("no verb is given after `{before}`"),
             "nothing was done",
-            "`sekisho help` lists the verbs",
+            format!("`{before} --help` lists them"),
         );
     }
-    let text = error.to_string();
     // What follows the first empty line repeats the usage.
     let told: Vec<&str> =
         text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
@@ -126,7 +135,7 @@ fn later(verb: &str) -> Result<Outcome, Complaint> {
     Err(Complaint::new(
         format!("`sekisho {verb}` is not in version {}", env!("CARGO_PKG_VERSION")),
         "nothing was done",
-        "it is planned; `sekisho help` lists what this version does",
+        "docs/cli.md says which verbs are still to come; `sekisho help` lists them all",
     ))
 }
 

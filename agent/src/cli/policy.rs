@@ -6,7 +6,7 @@ use super::text::seconds;
 use super::{Console, Outcome, cannot_write};
 use crate::chain::{Complaint, causes};
 use crate::clock;
-use crate::state::{load_anchors, load_policy, read_sealed_policy, write_atomically};
+use crate::state::{PolicyOrigin, load_anchors, load_policy, read_sealed_policy, write_atomically};
 use sekisho_schema::policy::Exemption;
 use sekisho_schema::sealed::{key_id, parse_secret};
 use sekisho_schema::{Policy, Sealed, Span};
@@ -81,7 +81,7 @@ fn verify(
         Complaint::new(
             error,
             "nothing was changed",
-            "anchors are *.pub files; `policy verify FILE --trust DIR`",
+            "name a policy that `policy seal` wrote, and the directory of *.pub files with --trust DIR",
         )
     };
     let anchors = load_anchors(&trust).map_err(|error| cannot(causes(&error)))?;
@@ -124,7 +124,11 @@ fn show(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint
         )
         .print(console.err);
     }
-    let origin = format!("{:?}", loaded.origin);
+    let origin = match loaded.origin {
+        PolicyOrigin::BuiltIn => "built-in",
+        PolicyOrigin::File => "file",
+        PolicyOrigin::State => "adopted before",
+    };
     let tell = if args.output == Format::Json {
         serde_json::to_string(
             &serde_json::json!({"origin": loaded.origin, "policy": *loaded.policy}),
@@ -132,7 +136,7 @@ fn show(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint
         .map_err(std::io::Error::from)
         .and_then(|text| writeln!(console.out, "{text}"))
     } else {
-        table(&loaded.policy, &origin, console)
+        table(&loaded.policy, origin, console)
     };
     tell.map_err(|error| cannot_write(&error))?;
     Ok(if loaded.refused.is_empty() { Outcome::Fine } else { Outcome::Finding })
@@ -155,10 +159,18 @@ fn table(policy: &Policy, origin: &str, console: &mut Console<'_>) -> std::io::R
         policy.inside.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     )?;
     for rule in &policy.decide {
+        let grade = format!("{:?}", rule.grade).to_lowercase();
+        let what = match rule.level {
+            0 => "record only".to_owned(),
+            3 => format!("cut the destination for {}", rule.lease),
+            5 => format!("cut the host's egress for {}", rule.lease),
+            6 => format!("cut all but management for {}", rule.lease),
+            level => format!("level {level} for {}", rule.lease),
+        };
         writeln!(
             out,
-            "decide: {} from {:?}: level {} for {}",
-            rule.detector, rule.grade, rule.level, rule.lease
+            "decide: {}, {grade} or worse: {what} (level {})",
+            rule.detector, rule.level
         )?;
     }
     for exemption in &policy.exempt {

@@ -41,16 +41,20 @@ pub(super) fn run(args: &ReplayArgs, console: &mut Console<'_>) -> Result<Outcom
         },
         documents: Some(documents),
     };
-    let mut broken = None;
+    let mut broken: Option<ReadCaptureError> = None;
     for file in &args.captures {
         if let Err(error) = replay.file(file) {
             broken = Some(error);
             break;
         }
     }
-    let (findings, policy) = replay.end(args.show_ruleset).map_err(|error| cannot_write(&error))?;
+    // Nothing could be read at all: a summary of nothing would look like an answer.
+    if let Some(error) = broken.take_if(|_| replay.documents.is_some()) {
+        return Err(complaint(&error, 0, 0));
+    }
+    let (findings, frames) = replay.end(args.show_ruleset).map_err(|error| cannot_write(&error))?;
     if let Some(error) = broken {
-        return Err(complaint(&error, findings, policy));
+        return Err(complaint(&error, findings, frames));
     }
     Ok(if findings > 0 { Outcome::Finding } else { Outcome::Fine })
 }
@@ -58,19 +62,20 @@ pub(super) fn run(args: &ReplayArgs, console: &mut Console<'_>) -> Result<Outcom
 fn complaint(error: &ReadCaptureError, findings: u64, frames: u64) -> Complaint {
     let help = match error {
         ReadCaptureError::Open { .. } => {
-            "replay reads pcap and pcapng files; `file NAME` tells what it is"
+            "is the path right? replay reads pcap and pcapng files; `file NAME` tells what a file is"
         }
         ReadCaptureError::Broken { .. } => {
             "the file is cut short or damaged; `editcap` or a fresh copy may save the rest"
         }
     };
-    Complaint::new(
-        causes(error),
+    let state = if frames == 0 {
+        UNTOUCHED.to_owned()
+    } else {
         format!(
             "{frames} frames were read and judged before, {findings} findings are printed above; later captures were not read"
-        ),
-        help,
-    )
+        )
+    };
+    Complaint::new(causes(error), state, help)
 }
 
 struct Documents {
@@ -104,7 +109,7 @@ pub(super) fn read_policy(file: &Path) -> Result<Policy, Complaint> {
     let refuse = |why: String| {
         Complaint::new(
             format!("cannot use policy {}: {why}", file.display()),
-            UNTOUCHED,
+            "nothing was done",
             "a policy is TOML with schema = \"sekisho.policy/1\", or that sealed",
         )
     };

@@ -30,10 +30,18 @@ pub(super) fn run(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome,
 }
 
 fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
-    match status.containments.len() {
+    let failed = status
+        .containments
+        .iter()
+        .filter(|held| held.receipt.as_ref().is_some_and(|receipt| !receipt.applied))
+        .count();
+    match status.containments.len() - failed {
         0 => writeln!(out, "NOTHING IS CUT on {}", status.host)?,
         1 => writeln!(out, "1 CUT IS IN FORCE on {}", status.host)?,
         count => writeln!(out, "{count} CUTS ARE IN FORCE on {}", status.host)?,
+    }
+    if failed > 0 {
+        writeln!(out, "{failed} WANTED AND NOT IN FORCE: see NOT APPLIED below")?;
     }
     for held in &status.containments {
         cut(held, status, out)?;
@@ -97,23 +105,39 @@ fn cut(held: &ContainmentStatus, status: &Status, out: &mut dyn Write) -> std::i
     )?;
     match &held.receipt {
         Some(receipt) if receipt.applied => {
-            let fast = receipt
-                .time_to_contain_ns
-                .map(|nanos| format!(", cut {} after the deciding frame", milliseconds(nanos)))
-                .unwrap_or_default();
-            writeln!(
-                out,
-                "    effect   {}{fast}; {} sockets ended; {} packets ({} bytes) left after the match",
-                receipt.proof.cut.as_deref().unwrap_or("not proven yet"),
-                receipt.sockets_destroyed,
-                receipt.leaked_packets,
-                receipt.leaked_bytes
-            )?;
+            let proof = receipt.proof.cut.as_deref().unwrap_or("not proven yet");
+            match (receipt.time_to_contain_ns, &containment.by) {
+                (Some(nanos), _) => writeln!(
+                    out,
+                    "    effect   {proof}, cut {} after the deciding frame; sockets ended: {}; left after the match: {} packets, {} bytes",
+                    milliseconds(nanos),
+                    receipt.sockets_destroyed,
+                    receipt.leaked_packets,
+                    receipt.leaked_bytes
+                )?,
+                (None, Some(_)) => writeln!(
+                    out,
+                    "    effect   {proof}; sockets ended: {}",
+                    receipt.sockets_destroyed
+                )?,
+                // What an earlier run of the agent measured is not known to this one.
+                (None, None) => writeln!(
+                    out,
+                    "    effect   {proof}; taken over from an earlier run of the agent, whose receipt with the times is in the journal"
+                )?,
+            }
             writeln!(
                 out,
                 "    business exemptions {}",
                 receipt.proof.exemptions.as_deref().unwrap_or("not tried yet")
             )?;
+            let doubtful = receipt.proof.cut.as_deref() == Some("unproven")
+                || receipt.proof.exemptions.as_deref() == Some("broken");
+            if doubtful {
+                for (name, outcome) in &receipt.proof.checks {
+                    writeln!(out, "             {name}: {outcome}")?;
+                }
+            }
         }
         Some(receipt) => writeln!(
             out,

@@ -111,8 +111,9 @@ impl Timeline {
             ),
             Body::Policy(change) => writeln!(
                 out,
-                "{at}  policy {} {}{}",
+                "{at}  policy {}{} {}{}",
                 change.version,
+                if change.version == 0 && change.outcome == "adopted" { " (built-in)" } else { "" },
                 change.outcome,
                 why(change.why.as_deref())
             ),

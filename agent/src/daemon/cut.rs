@@ -63,7 +63,7 @@ impl Cut {
                 None
             }
         };
-        warden.tell(Job::Plan(plan.clone()));
+        warden.tell(hand_of(&enforcer)?);
         let coverage = coverage(plan);
         Ok(Self {
             enforcer,
@@ -93,7 +93,7 @@ impl Cut {
 
     fn load(&mut self, plan: &Plan) -> Result<(), OpenEnforcerError> {
         self.enforcer.reload(plan)?;
-        self.warden.tell(Job::Plan(plan.clone()));
+        self.warden.tell(hand_of(&self.enforcer)?);
         self.coverage = coverage(plan);
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Cut {
 
     /// Makes the kernel hold a set. Nothing comes before the commit.
     pub(super) fn apply(&mut self, order: &ContainOrder) -> Effect {
-        let outcome = self.enforcer.apply(&order.set, clock::now());
+        let outcome = self.hold(&order.set);
         let owner = self.owner_of(order.flow);
         self.desired = order.set.clone();
         let begun: Vec<Containment> = order
@@ -153,6 +153,23 @@ impl Cut {
             self.await_proof(receipt.clone(), containment);
         }
         Effect { owner, receipts }
+    }
+
+    /// Makes the kernel hold a set, and our tables before it when somebody took them away: a cut that
+    /// is due must not wait until the warden looks.
+    fn hold(&mut self, set: &ContainmentSet) -> Result<Applied, ApplyError> {
+        let outcome = self.enforcer.apply(set, clock::now());
+        if !matches!(&outcome, Err(ApplyError::Kernel { source, .. }) if source.is_absent()) {
+            return outcome;
+        }
+        let plan = self.enforcer.plan().clone();
+        match self.load(&plan) {
+            Ok(()) => self.enforcer.apply(set, clock::now()),
+            Err(error) => {
+                tracing::error!(error = %causes(&error), "cannot load our tables again");
+                outcome
+            }
+        }
     }
 
     fn await_proof(&mut self, receipt: Receipt, containment: Containment) {
@@ -305,7 +322,7 @@ impl Cut {
     /// Applies the desired set once more; receipts for what holds now and did not before.
     fn reassert(&mut self) -> Vec<Receipt> {
         let set = self.desired.clone();
-        let outcome = self.enforcer.apply(&set, clock::now());
+        let outcome = self.hold(&set);
         let lacking: Vec<Containment> = set
             .containments
             .values()
@@ -321,6 +338,15 @@ impl Cut {
             }
         }
         receipts
+    }
+
+    /// Moves what waits for a time with a clock that was set.
+    pub(super) fn follow_clock(&mut self, step: Span) {
+        let awaited = self.receipts.values_mut().filter_map(|(_, awaited)| awaited.as_mut());
+        let recounts = self.recount.iter_mut().map(|(at, _)| at);
+        for at in awaited.chain(recounts).chain(&mut self.retry_at) {
+            *at = at.after(step);
+        }
     }
 
     /// Mends what the warden found amiss.
@@ -339,4 +365,9 @@ impl Cut {
         }
         let _ = self.reassert();
     }
+}
+
+/// A hand on the same ruleset, for the warden.
+fn hand_of(enforcer: &Enforcer) -> Result<Job, OpenEnforcerError> {
+    Ok(Job::Hand(Box::new(enforcer.second_hand()?)))
 }

@@ -1,5 +1,7 @@
 //! The live caller of the engine: frames and messages in, cuts at once, records afterwards.
 
+mod publish;
+
 use super::board::Board;
 use super::cut::{Cut, Effect};
 use super::shared::Shared;
@@ -7,10 +9,8 @@ use super::warden::Warden;
 use super::{Drifted, Message};
 use crate::chain::causes;
 use crate::clock;
-use crate::control::{
-    Answer, CaptureStatus, InterfaceStatus, ModeStatus, OrderRequest, PolicyStatus, Status,
-};
-use crate::enforce::{Plan, Sockets};
+use crate::control::{Answer, InterfaceStatus, OrderRequest};
+use crate::enforce::{Enforcer, Plan, Sockets};
 use crate::host::geoip::Places;
 use crate::host::owner::owner;
 use crate::journal::JournalHandle;
@@ -24,9 +24,13 @@ use sekisho_schema::{
 };
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// An enforcer that could not be opened is tried again after this.
 const REARM_AFTER: Span = Span::from_secs(10);
+/// Time within each second that may go into asking who owns the flows of findings that cut nothing:
+/// a flood of findings must not keep the frames behind it waiting.
+const ASKING: Duration = Duration::from_millis(5);
 
 /// Facts of this host that a ruleset depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +64,10 @@ pub(super) struct Judge {
     pending: Vec<Record>,
     rearm_at: Option<Timestamp>,
     told_state: (Mode, Mode, usize, u64),
+    /// Since when, and how long, owners were asked for.
+    asked: (Instant, Duration),
+    /// Whether the published state is not the latest.
+    stale: bool,
     leaked: u64,
 }
 
@@ -92,6 +100,8 @@ impl Judge {
             pending: Vec::new(),
             rearm_at: None,
             told_state: (Mode::Learn, Mode::Learn, 0, 0),
+            asked: (Instant::now(), Duration::ZERO),
+            stale: false,
             leaked: 0,
         }
     }
@@ -166,7 +176,7 @@ impl Judge {
                 self.receipt(receipt);
             }
         }
-        self.publish();
+        self.stale = true;
     }
 
     fn owner_of(&mut self, flow: &FlowKey, known: Option<&(FlowKey, Process)>) -> Option<Process> {
@@ -174,8 +184,32 @@ impl Judge {
             Some((key, process)) if key == flow => Some(process.clone()),
             // Its sockets are gone already: asking again would only cost time.
             Some(_) => None,
-            None => owner(flow, self.sockets.as_mut()?).ok().flatten(),
+            None => self.ask_owner(flow),
         }
+    }
+
+    fn ask_owner(&mut self, flow: &FlowKey) -> Option<Process> {
+        let began = Instant::now();
+        if began.duration_since(self.asked.0) >= Duration::from_secs(1) {
+            self.asked = (began, Duration::ZERO);
+        }
+        if self.asked.1 >= ASKING {
+            return None;
+        }
+        let process = owner(flow, self.sockets.as_mut()?).ok().flatten();
+        self.asked.1 += began.elapsed();
+        process
+    }
+
+    /// The wall clock was set: leases keep their length.
+    pub(super) fn clock_set(&mut self, step: Span, now: Timestamp) {
+        let seconds = step.as_secs_f64();
+        self.gap("clock-step", 1, format!("the wall clock was set by {seconds:.3} s"));
+        self.rearm_at = self.rearm_at.map(|at| at.after(step));
+        if let Some(cut) = &mut self.cut {
+            cut.follow_clock(step);
+        }
+        self.input(Input::Fact(HostFact::ClockSet(step), now));
     }
 
     /// Writes a record down and takes note of it.
@@ -230,6 +264,17 @@ impl Judge {
         }
     }
 
+    fn collector_at(&mut self, addresses: Vec<SocketAddr>) {
+        tracing::info!(?addresses, "found the collector's address");
+        let hosts = addresses.iter().map(SocketAddr::ip).collect();
+        self.ground.collector = addresses;
+        self.input(Input::Fact(HostFact::Collectors(hosts), clock::now()));
+        if self.cut.is_some() {
+            let policy = self.engine.policy().clone();
+            self.arm(&policy);
+        }
+    }
+
     fn plan(&self, policy: &Policy) -> Plan {
         Plan {
             uplinks: self.ground.uplinks.clone(),
@@ -240,10 +285,12 @@ impl Judge {
         }
     }
 
-    /// Loads the ruleset that a policy needs. Unless it says enforce, the kernel is not touched.
+    /// Loads the ruleset that a policy needs. Unless it says enforce, the kernel is not touched; but
+    /// what it holds from before is ours to tell and to release whatever the mode.
     fn arm(&mut self, policy: &Policy) {
         self.rearm_at = None;
-        if self.cut.is_none() && policy.mode != Mode::Enforce {
+        let is_needed = || policy.mode == Mode::Enforce || Enforcer::is_holding().unwrap_or(false);
+        if self.cut.is_none() && !is_needed() {
             return;
         }
         let plan = self.plan(policy);
@@ -258,6 +305,29 @@ impl Judge {
         self.shared.metrics.values().table_owned = outcome.is_ok();
         self.input(Input::Fact(HostFact::Enforcement(outcome), clock::now()));
         self.adopt_held();
+    }
+
+    /// Takes our tables away once nothing needs them: only enforce has any.
+    fn stand_down(&mut self) {
+        if self.cut.is_none()
+            || self.rearm_at.is_some()
+            || self.engine.requested_mode() == Mode::Enforce
+            || !self.engine.held().containments.is_empty()
+            || Enforcer::is_holding().unwrap_or(true)
+        {
+            return;
+        }
+        match Enforcer::remove() {
+            Ok(()) => {
+                self.cut = None;
+                self.shared.metrics.values().table_owned = false;
+                tracing::info!("nothing is cut and the mode cuts nothing: our tables are gone");
+            }
+            Err(error) => {
+                tracing::error!(error = %causes(&error), state = "they cut nothing", help = "run `sekisho doctor`", "cannot take our tables away");
+                self.rearm_at = Some(clock::now().after(REARM_AFTER));
+            }
+        }
     }
 
     fn open_cut(&mut self, plan: &Plan) -> Result<(), String> {
@@ -310,6 +380,7 @@ impl Judge {
     /// Carries a message out; `false` ends the agent.
     pub(super) fn message(&mut self, message: Message) -> bool {
         match message {
+            Message::Collector(addresses) => self.collector_at(addresses),
             Message::Drift(drifted) => self.mend(&drifted),
             Message::Order(request) => self.order(request),
             Message::Policy(policy) => self.adopt(*policy, "collector"),
@@ -328,6 +399,10 @@ impl Judge {
     }
 
     fn mend(&mut self, drifted: &Drifted) {
+        if self.cut.is_none() {
+            // Told before our tables were taken away.
+            return;
+        }
         let detail = drifted.what.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
         tracing::error!(what = %detail, "the kernel holds something else than it should; mending");
         self.gap(
@@ -372,6 +447,7 @@ impl Judge {
             let policy = self.engine.policy().clone();
             self.arm(&policy);
         }
+        self.stand_down();
         self.chores(now);
         self.measure(capture);
         self.publish_with(capture.to_vec());
@@ -391,83 +467,5 @@ impl Judge {
     /// When [`Judge::chores`] has something to do.
     pub(super) fn next_chore(&self) -> Option<Timestamp> {
         self.cut.as_ref().and_then(Cut::next_chore)
-    }
-
-    fn measure(&mut self, capture: &[InterfaceStatus]) {
-        let summary = self.engine.summary();
-        let leaked = self.board.leaked();
-        let mut values = self.shared.metrics.values();
-        values.packets = summary.frames;
-        values.bytes = summary.bytes;
-        values.dropped = summary.dropped;
-        values.unparsed = summary.unparsed;
-        values.flows = self.engine.totals().live;
-        values.containments = self.board.levels();
-        values.leaked_bytes += leaked.saturating_sub(self.leaked);
-        self.leaked = leaked;
-        for interface in capture {
-            let offered = interface.received.max(1);
-            let read = interface.received.saturating_sub(interface.dropped);
-            values.coverage.insert(interface.name.clone(), read as f64 / offered as f64);
-        }
-        values.requested = self.engine.requested_mode().to_string();
-        values.effective = self.engine.effective_mode().to_string();
-        values.policy_version = self.engine.policy_version();
-    }
-
-    fn publish(&mut self) {
-        let interfaces = self
-            .shared
-            .status
-            .lock()
-            .map(|status| status.capture.interfaces.clone())
-            .unwrap_or_default();
-        self.publish_with(interfaces);
-    }
-
-    fn publish_with(&mut self, interfaces: Vec<InterfaceStatus>) {
-        let (requested, effective) = (self.engine.requested_mode(), self.engine.effective_mode());
-        let summary = self.engine.summary();
-        let policy = self.engine.policy();
-        let status = Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            host: self.constant.host.clone(),
-            boot: self.constant.boot.clone(),
-            pid: std::process::id(),
-            started_at: self.constant.started_at,
-            at: clock::now(),
-            mode: ModeStatus {
-                requested,
-                effective,
-                why: self.engine.mode_fault().map(str::to_owned),
-            },
-            policy: PolicyStatus {
-                version: policy.version,
-                origin: self.policy_origin.to_owned(),
-                expires: policy.expires,
-                frozen: false,
-                refused: None,
-                owner: policy.duty.owner.clone(),
-            },
-            capture: CaptureStatus {
-                interfaces,
-                frames: summary.frames,
-                bytes_out: summary.bytes_out,
-                flows: summary.flows,
-                realtime: self.realtime.clone(),
-            },
-            containments: self.board.list(),
-            findings: self.board.findings,
-            enforcement: self.cut.as_ref().and_then(Cut::failure).map(str::to_owned),
-            coverage: self.coverage(),
-            journal: crate::control::JournalStatus::default(),
-            collector: crate::control::CollectorStatus::default(),
-        };
-        let told = (requested, effective, status.containments.len(), policy.version);
-        self.shared.publish(status);
-        if self.told_state != told {
-            self.told_state = told;
-            self.shared.sync.changed.notify_one();
-        }
     }
 }

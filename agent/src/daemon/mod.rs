@@ -7,13 +7,16 @@
 //! | `warden` | proves each cut, looks for drift each second | its inbox, one second |
 //! | `journal` | writes records, makes them durable | its queue |
 //! | `tokio` (one) | control socket, collector, metrics, signals | the network |
+//! | `log` | writes lines of the log to standard error | its queue, whoever reads |
+//! | `resolve` | asks where the collector is, until it is known; then ends | the resolver |
 //!
 //! # Channels
 //! | from → to | carries | full |
 //! |---|---|---|
-//! | anyone → `detect` | orders, policies, proofs, drift, stop ([`Message`]) | never: senders are few and rare |
+//! | anyone → `detect` | orders, policies, proofs, drift, stop (`Message`) | never: senders are few and rare |
 //! | `detect` → `warden` | cuts to prove, the set to compare with | never: one for each cut |
-//! | anyone → `journal` | records | counted as lost, told as a gap; nobody waits |
+//! | anyone → `journal` | records | counted as lost, told as a gap; nobody waits; the last places are for cuts |
+//! | anyone → `log` | lines | counted as lost, said in the log; nobody waits |
 //! | `journal` → `tokio` | "there is more to send" | collapses into one |
 //!
 //! Between a frame and the cut that it causes there is no queue, no lock that is held over
@@ -28,6 +31,7 @@ mod shared;
 mod start;
 mod warden;
 mod watch;
+mod whereabouts;
 
 pub use realtime::ask_for_realtime;
 pub use start::{RunOutcome, run};
@@ -39,6 +43,8 @@ use std::sync::mpsc::Sender;
 
 /// What the detecting thread is told by others.
 enum Message {
+    /// The collector's addresses were found after the start.
+    Collector(Vec<std::net::SocketAddr>),
     /// The kernel holds something else than it should.
     Drift(Drifted),
     /// A person's order.

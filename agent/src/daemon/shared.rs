@@ -86,7 +86,10 @@ impl Shared {
                 self.inbox.send(Message::Policy(Box::new(policy)));
             }
             Err(error) => {
-                adopting.refused_digest = Some(digest);
+                // Only a seal that does not hold never will: a full disk passes.
+                if matches!(error, LoadPolicyError::Refused { .. }) {
+                    adopting.refused_digest = Some(digest);
+                }
                 adopting.refused = Some(causes(&error));
                 let in_force = adopting.in_force;
                 drop(adopting);

@@ -5,6 +5,7 @@ use super::judge::{Constant, Ground, Judge};
 use super::service::Service;
 use super::shared::{Adopting, Shared};
 use super::watch::{WAKER, Watch};
+use super::whereabouts::endpoints;
 use super::{Inbox, Message};
 use crate::capture::live::LiveOptions;
 use crate::chain::{Complaint, causes};
@@ -15,7 +16,7 @@ use crate::host::geoip::Places;
 use crate::journal::{JournalHandle, JournalOptions, spawn};
 use crate::metrics::Metrics;
 use crate::rules::load_rules;
-use crate::state::{LoadedPolicy, PolicyOrigin, load_policy, write_atomically};
+use crate::state::{LoadedPolicy, PolicyOrigin, load_policy, private_dir, write_atomically};
 use crate::sync::{Identity, SyncState};
 use rustls::ClientConfig;
 use sekisho_engine::learn::Baseline;
@@ -24,8 +25,10 @@ use sekisho_schema::event::CoverageReport;
 use sekisho_schema::policy::Mode;
 use sekisho_schema::sealed::Local;
 use sekisho_schema::{Body, Policy, Record, Verified};
+use std::fs::TryLockError;
 use std::io::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -33,6 +36,8 @@ use std::thread::JoinHandle;
 
 /// Bytes of one journal segment.
 const SEGMENT_BYTES: u64 = 8 << 20;
+/// Name of the file that one agent at a time may lock, in the state directory.
+const LOCK_FILE: &str = "lock";
 /// Name of what was learned, in the state directory.
 const BASELINE_FILE: &str = "baseline.json";
 
@@ -50,8 +55,10 @@ pub enum RunOutcome {
 /// # Errors
 /// A [`Complaint`] when it can't begin.
 pub fn run(config: Config, console: &mut dyn Write) -> Result<RunOutcome, Complaint> {
-    std::fs::create_dir_all(&config.state)
+    private_dir(&config.state)
         .map_err(cannot("make [paths] state", "make it writable for root"))?;
+    let _only = lock(&config.state)
+        .map_err(cannot("lock [paths] state", "is another agent running? `sekisho status`"))?;
     let control = open_control(&config.socket())
         .map_err(cannot("open the control socket", "is another agent running? `sekisho status`"))?;
     let control = control_std(control).map_err(cannot("serve the control socket", DESCRIPTORS))?;
@@ -108,6 +115,24 @@ pub fn run(config: Config, console: &mut dyn Write) -> Result<RunOutcome, Compla
 const DESCRIPTORS: &str = "is the system out of threads or descriptors?";
 const NOT_STARTED: &str =
     "the agent did not start; what the kernel holds, it keeps until its leases end";
+
+/// The lock of the state directory, held for as long as the value lives and no longer than the process.
+fn lock(state: &Path) -> std::io::Result<std::fs::File> {
+    let path = state.join(LOCK_FILE);
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(error)) => Err(error),
+        Err(TryLockError::WouldBlock) => {
+            Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another agent holds it"))
+        }
+    }
+}
 
 /// A complaint about what could not be done at the start.
 fn cannot<E: std::error::Error>(what: &str, help: &str) -> impl FnOnce(E) -> Complaint {
@@ -241,27 +266,6 @@ fn link(config: &Config) -> Option<(String, Arc<ClientConfig>)> {
     opened.inspect_err(|error| tracing::error!(error = %causes(error), state = "the agent works alone", help = "enrol anew with `sekisho enroll`", "no identity")).ok()
 }
 
-/// Where the collector is now: it must be known before a cut, because names can't be asked after one.
-fn endpoints(url: &str) -> Vec<SocketAddr> {
-    let Some(authority) =
-        url.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or(rest))
-    else {
-        return Vec::new();
-    };
-    let with_port = if authority.rsplit(']').next().is_some_and(|tail| tail.contains(':')) {
-        authority.to_owned()
-    } else {
-        format!("{authority}:443")
-    };
-    match with_port.to_socket_addrs() {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            tracing::error!(collector = %url, %error, state = "the collector is not exempt: a cut of the host cuts it off", help = "name it by address, or mend name resolution and restart", "cannot find the collector's address");
-            Vec::new()
-        }
-    }
-}
-
 fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
     use crate::control::{CaptureStatus, CollectorStatus, JournalStatus, ModeStatus, PolicyStatus};
     let now = clock::now();
@@ -309,7 +313,10 @@ impl Beginning<'_> {
             hash_seed: seed,
         });
         let (uplinks, on_link, addresses) = watch.ground();
-        let collector: Vec<SocketAddr> = collector.as_deref().map(endpoints).unwrap_or_default();
+        let collector: Vec<SocketAddr> = collector
+            .as_deref()
+            .map(|url| endpoints(url, &config.state, shared.inbox.clone()))
+            .unwrap_or_default();
         engine.handle(Input::Fact(HostFact::Addresses(addresses), now));
         engine.handle(Input::Fact(
             HostFact::Collectors(collector.iter().map(SocketAddr::ip).collect()),

@@ -3,7 +3,7 @@
 
 use super::{Drifted, Inbox, Message};
 use crate::chain::causes;
-use crate::enforce::{Drift, Enforcer, Plan};
+use crate::enforce::{Drift, Enforcer};
 use crate::metrics::Metrics;
 use sekisho_schema::{Containment, ContainmentSet};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ const CHECK: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     /// This is what the kernel shall hold from now on.
     Desired(ContainmentSet),
-    /// The ruleset was loaded for this plan.
-    Plan(Plan),
+    /// The ruleset was loaded; a hand on it.
+    Hand(Box<Enforcer>),
     /// A cut to prove.
     Prove(Containment),
 }
@@ -66,23 +66,13 @@ impl Watching {
                     // What was just asked for may still be on its way into the kernel.
                     check_at = Instant::now() + CHECK;
                 }
-                Ok(Job::Plan(plan)) => self.take_hand(&plan),
+                Ok(Job::Hand(hand)) => self.hand = Some(*hand),
                 Ok(Job::Prove(containment)) => self.prove(&containment),
                 Err(RecvTimeoutError::Timeout) => {
                     check_at = Instant::now() + CHECK;
                     self.check();
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    fn take_hand(&mut self, plan: &Plan) {
-        match Enforcer::open(plan) {
-            Ok(hand) => self.hand = Some(hand),
-            Err(error) => {
-                self.hand = None;
-                tracing::error!(error = %causes(&error), state = "cuts are made and not proven", "the warden has no hand on the kernel");
             }
         }
     }

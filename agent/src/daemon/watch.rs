@@ -142,6 +142,8 @@ impl Watch {
                 tracing::error!(%error, "cannot wait for frames");
                 std::thread::sleep(Duration::from_millis(10));
             }
+            // Before any frame and deadline: a lease must not end by a clock that was set.
+            follow_clock(&mut since, &mut judge);
             busy = self.read(&mut judge);
             while let Ok(message) = inbox.try_recv() {
                 if !judge.message(message) {
@@ -157,13 +159,6 @@ impl Watch {
                 judge.chores(now);
             }
             let instant = Instant::now();
-            let steady = i64::try_from(instant.duration_since(since.1).as_nanos()).unwrap_or(0);
-            let step = now.since(since.0).nanos().saturating_sub(steady);
-            if step.unsigned_abs() > CLOCK_STEP.nanos().unsigned_abs() {
-                let seconds = Span::from_nanos(step).as_secs_f64();
-                judge.gap("clock-step", 1, format!("the wall clock was set by {seconds:.3} s"));
-            }
-            since = (now, instant);
             if instant >= chores_at {
                 chores_at = instant + HOUSEKEEPING;
                 self.count_losses(&mut judge);
@@ -174,6 +169,7 @@ impl Watch {
                 look_at = instant + LOOK;
                 self.look_again(&mut judge);
             }
+            judge.publish_if_due();
             if instant >= keep_at {
                 keep_at = instant + KEEP;
                 keep(&judge.engine.baseline());
@@ -270,6 +266,17 @@ fn loop_frames(
         }
     }
     true
+}
+
+/// Tells the judge when the wall clock moved against the steady one.
+fn follow_clock(since: &mut (Timestamp, Instant), judge: &mut Judge) {
+    let (now, instant) = (clock::now(), Instant::now());
+    let steady = i64::try_from(instant.duration_since(since.1).as_nanos()).unwrap_or(0);
+    let step = Span::from_nanos(now.since(since.0).nanos().saturating_sub(steady));
+    *since = (now, instant);
+    if step.nanos().unsigned_abs() > CLOCK_STEP.nanos().unsigned_abs() {
+        judge.clock_set(step, now);
+    }
 }
 
 /// How long nothing is due.

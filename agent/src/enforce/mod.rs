@@ -237,6 +237,31 @@ impl Enforcer {
         Ok(())
     }
 
+    /// Whether the kernel holds elements in sets of ours, whoever put them there; changes nothing.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the sets can't be read; that our tables are not there is no error.
+    pub fn is_holding() -> Result<bool, NetlinkError> {
+        match Elements::open()?.read() {
+            Ok(found) => Ok(!found.is_empty()),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Another hand on the same ruleset, for another thread: with a socket of its own.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel gives no socket.
+    pub fn second_hand(&self) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            elements: Elements::open()?,
+            plan: self.plan.clone(),
+            holding: self.holding.clone(),
+            fingerprint: self.fingerprint,
+        })
+    }
+
     /// What the kernel holds, by containment.
     ///
     /// # Errors

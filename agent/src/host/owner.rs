@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub const SEARCH_LIMIT: Duration = Duration::from_millis(200);
 /// Bytes read of a small procfs file.
 const FILE_BYTES: usize = 64 * 1024;
+/// Generations climbed from a holder towards the process that opened the socket.
+const GENERATIONS: usize = 16;
 /// Hexadecimal digits of a container id (OCI runtimes: 32 random bytes).
 const CONTAINER_ID_DIGITS: usize = 64;
 
@@ -61,16 +63,37 @@ fn holder(inode: u32, proc: &Path, deadline: Instant) -> Option<Process> {
         if Instant::now() >= deadline {
             return None;
         }
-        let home = proc.join(pid.to_string());
-        // A process that ended meanwhile, or that we may not look at, holds nothing that we can name.
-        let Ok(descriptors) = fs::read_dir(home.join("fd")) else { continue };
-        if descriptors.flatten().any(|entry| {
-            fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())
-        }) {
-            return Some(describe(pid, &home));
+        if holds(proc, pid, &wanted) {
+            let eldest = eldest(proc, pid, &wanted);
+            return Some(describe(eldest, &proc.join(eldest.to_string())));
         }
     }
     None
+}
+
+/// Whether a process holds a socket. One that ended meanwhile, or that we may not look at, holds nothing that we can name.
+fn holds(proc: &Path, pid: i32, wanted: &str) -> bool {
+    fs::read_dir(proc.join(pid.to_string()).join("fd")).is_ok_and(|descriptors| {
+        descriptors.flatten().any(|entry| {
+            fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted)
+        })
+    })
+}
+
+/// Up from a holder while the parent holds the same socket: children inherit descriptors that they never use.
+fn eldest(proc: &Path, mut pid: i32, wanted: &str) -> i32 {
+    for _ in 0..GENERATIONS {
+        match parent(proc, pid) {
+            Some(parent) if parent > 1 && holds(proc, parent, wanted) => pid = parent,
+            _ => break,
+        }
+    }
+    pid
+}
+
+fn parent(proc: &Path, pid: i32) -> Option<i32> {
+    let status = read_bounded(&proc.join(pid.to_string()).join("status"))?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 fn describe(pid: i32, home: &Path) -> Process {

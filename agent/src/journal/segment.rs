@@ -7,6 +7,7 @@ use sekisho_schema::sealed::hex;
 use sekisho_schema::{Body, Envelope, Record};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// First word of every segment.
@@ -105,7 +106,8 @@ impl Journal {
             let path = path.to_owned();
             move |source| JournalError::Io { path, source }
         };
-        fs::create_dir_all(&options.dir).map_err(at(&options.dir))?;
+        // Who speaks with whom is nobody else's business.
+        crate::state::private_dir(&options.dir).map_err(at(&options.dir))?;
         let segments = segments(&options.dir).map_err(at(&options.dir))?;
         let mut previous = [0; 32];
         // A segment whose very header is torn holds nothing and says nothing about the chain.
@@ -256,7 +258,8 @@ impl Journal {
         ));
         let refuse = |source| JournalError::Io { path: path.clone(), source };
         let header = format!("{MAGIC} {} {} {}\n", self.boot, self.seq + 1, hex(&self.previous));
-        let made = OpenOptions::new().create_new(true).write(true).open(&path).map_err(refuse);
+        let made =
+            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(refuse);
         let mut file = made?;
         if let Err(source) =
             file.write_all(header.as_bytes()).and_then(|()| sync_dir(&self.options.dir))

@@ -91,7 +91,8 @@ fn a_segment_that_is_only_a_torn_header_is_no_obstacle() {
 
 #[test]
 fn a_changed_a_removed_and_a_cut_out_line_are_each_told_with_their_place() {
-    let change: [(&str, fn(&Path)); 3] = [
+    type Change = fn(&Path);
+    let change: [(&str, Change); 3] = [
         ("changed", |file| {
             fs::write(
                 file,

@@ -7,9 +7,9 @@ use super::cursor::Cursor;
 use super::is_first_class;
 use super::segment::{Journal, JournalError, JournalOptions, journal_gap};
 use crate::clock;
-use sekisho_schema::{Envelope, Record};
+use sekisho_schema::{Action, Body, Envelope, Record};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Records that may wait for the journal thread.
 const QUEUE: usize = 8192;
+/// Places of it that are kept for what tells of cuts: a flood of findings must not hide them.
+const RESERVE: usize = 1024;
 /// Records kept in memory while the disk refuses; the oldest of lower class go first.
 const MEMORY: usize = 4096;
 /// The longest that a record of lower class waits for the disk's word.
@@ -73,14 +75,21 @@ impl JournalHealth {
 pub struct JournalHandle {
     queue: SyncSender<Record>,
     health: Arc<JournalHealth>,
+    queued: Arc<AtomicUsize>,
 }
 
 impl JournalHandle {
     /// Hands a record over without waiting.
     pub fn record(&self, record: Record) {
-        if let Err(TrySendError::Full(record) | TrySendError::Disconnected(record)) =
+        // Counted before it is sent, so that the count never falls below what waits.
+        let waiting = self.queued.fetch_add(1, Relaxed);
+        let sent = if waiting >= QUEUE - RESERVE && !tells_of_a_cut(&record.body) {
+            Err(TrySendError::Full(record))
+        } else {
             self.queue.try_send(record)
-        {
+        };
+        if let Err(TrySendError::Full(record) | TrySendError::Disconnected(record)) = sent {
+            self.queued.fetch_sub(1, Relaxed);
             self.health.count_lost(&record);
         }
     }
@@ -89,6 +98,14 @@ impl JournalHandle {
     #[must_use]
     pub const fn health(&self) -> &Arc<JournalHealth> {
         &self.health
+    }
+}
+
+/// Whether a record tells what was cut, or that it was not.
+fn tells_of_a_cut(body: &Body) -> bool {
+    match body {
+        Body::Finding(finding) => finding.decision.action == Action::Contain,
+        other => is_first_class(other),
     }
 }
 
@@ -105,7 +122,9 @@ pub fn spawn(
 ) -> std::io::Result<(JournalHandle, JoinHandle<()>)> {
     let (queue, records) = sync_channel(QUEUE);
     let health = Arc::new(JournalHealth::default());
+    let queued = Arc::new(AtomicUsize::new(0));
     let writer = Writer {
+        queued: Arc::clone(&queued),
         options,
         boot: boot.to_owned(),
         health: Arc::clone(&health),
@@ -120,10 +139,11 @@ pub fn spawn(
     let thread = std::thread::Builder::new()
         .name("journal".to_owned())
         .spawn(move || writer.run(&records, stored))?;
-    Ok((JournalHandle { queue, health }, thread))
+    Ok((JournalHandle { queue, health, queued }, thread))
 }
 
 struct Writer {
+    queued: Arc<AtomicUsize>,
     options: JournalOptions,
     boot: String,
     health: Arc<JournalHealth>,
@@ -167,6 +187,7 @@ impl Writer {
         let mut urgent = false;
         let mut next = Some(first);
         while let Some(record) = next {
+            self.queued.fetch_sub(1, Relaxed);
             urgent |= is_first_class(&record.body);
             self.remember(record);
             next = records.try_recv().ok();
@@ -177,7 +198,10 @@ impl Writer {
     fn remember(&mut self, record: Record) {
         if self.memory.len() >= MEMORY {
             let victim =
-                self.memory.iter().position(|waiting| !is_first_class(&waiting.body)).unwrap_or(0);
+                [is_first_class, tells_of_a_cut].iter().find_map(|kept: &fn(&Body) -> bool| {
+                    self.memory.iter().position(|waiting| !kept(&waiting.body))
+                });
+            let victim = victim.unwrap_or(0);
             if let Some(lost) = self.memory.remove(victim) {
                 self.health.count_lost(&lost);
             }
@@ -292,5 +316,33 @@ impl Writer {
             spool.skip(&batch);
         }
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sekisho_schema::event::{Gap, ModeChange};
+    use sekisho_schema::{Mode, Timestamp};
+
+    fn record(body: Body) -> Record {
+        Record { at: Timestamp::EPOCH, body }
+    }
+
+    #[test]
+    fn a_flood_leaves_room_for_what_tells_of_a_cut() {
+        let (queue, records) = sync_channel(QUEUE);
+        let health = Arc::new(JournalHealth::default());
+        let handle = JournalHandle { queue, health: Arc::clone(&health), queued: Arc::default() };
+        let gap = Gap { cause: "capture-drop".to_owned(), count: 1, detail: String::new() };
+        for _ in 0..QUEUE + 10 {
+            handle.record(record(Body::Gap(gap.clone())));
+        }
+        assert_eq!(health.lost_other.load(Relaxed) as usize, RESERVE + 10);
+        let change = ModeChange { requested: Mode::Enforce, effective: Mode::Enforce, why: None };
+        for _ in 0..RESERVE {
+            handle.record(record(Body::Mode(change.clone())));
+        }
+        assert_eq!((health.lost_first.load(Relaxed), records.try_iter().count()), (0, QUEUE));
     }
 }

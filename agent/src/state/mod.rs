@@ -8,4 +8,4 @@ pub use policy::{
     LoadPolicyError, LoadedPolicy, PolicyOrigin, adopt_policy, load_anchors, load_policy,
     read_sealed_policy,
 };
-pub use store::{StoreError, write_atomically};
+pub use store::{StoreError, private_dir, write_atomically};

@@ -6,6 +6,7 @@ use sekisho_schema::sealed::{Local, SealError, parse_public};
 use sekisho_schema::{Policy, Sealed, Timestamp, TrustAnchors, Verified};
 use serde::Serialize;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Name of the last good policy in the state directory.
@@ -113,10 +114,12 @@ pub fn load_anchors(dir: &Path) -> Result<TrustAnchors, LoadPolicyError> {
         }
         Err(error) => return Err(read(dir)(error)),
     };
+    check_writers(dir)?;
     let mut keys = Vec::new();
     for entry in entries {
         let path = entry.map_err(read(dir))?.path();
         if path.extension().is_some_and(|extension| extension == "pub") {
+            check_writers(&path)?;
             let text = fs::read_to_string(&path).map_err(read(&path))?;
             keys.push(parse_public(&text).map_err(|error| LoadPolicyError::Anchor {
                 path: path.clone(),
@@ -125,14 +128,37 @@ pub fn load_anchors(dir: &Path) -> Result<TrustAnchors, LoadPolicyError> {
         }
     }
     let path = dir.join(THRESHOLD_FILE);
+    if path.exists() {
+        check_writers(&path)?;
+    }
     let threshold = match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|_| LoadPolicyError::Anchor {
             path,
             why: "the threshold is not a number".to_owned(),
         })?,
-        Err(_) => 1,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 1,
+        // To go on with 1 would lower it.
+        Err(error) => return Err(read(&path)(error)),
     };
     Ok(TrustAnchors::new(keys, threshold))
+}
+
+/// Who can write an anchor can sign any policy: only root, or whoever runs this, may.
+fn check_writers(path: &Path) -> Result<(), LoadPolicyError> {
+    let data = fs::metadata(path)
+        .map_err(|source| LoadPolicyError::Read { path: path.to_owned(), source })?;
+    let ours = [0, rustix::process::geteuid().as_raw()].contains(&data.uid());
+    if ours && data.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(LoadPolicyError::Anchor {
+        path: path.to_owned(),
+        why: format!(
+            "others may write it (owner {}, mode {:o}), and so seal a policy; chown it to root and chmod go-w",
+            data.uid(),
+            data.mode() & 0o7777
+        ),
+    })
 }
 
 /// Reads a sealed document.
@@ -327,6 +353,26 @@ mod tests {
         fs::write(&file, "mode = \"enforce\"").unwrap();
         let loaded = load_policy(&state, &trust, Some(&file), NOW);
         assert_eq!((loaded.policy.version, loaded.refused[0].reason()), (3, "malformed"));
+    }
+
+    #[test]
+    fn an_anchor_that_others_may_write_is_refused_with_its_path() {
+        use std::os::unix::fs::PermissionsExt as _;
+        for name in ["trust", "trust/a.pub"] {
+            let (dir, _state, trust) = house();
+            let path = dir.path().join(name);
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode | 0o002)).unwrap();
+            let said = load_anchors(&trust).unwrap_err().to_string();
+            assert!(said.contains(path.to_str().unwrap()) && said.contains("others"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_threshold_that_can_t_be_read_is_not_one() {
+        let (_dir, _state, trust) = house();
+        fs::create_dir(trust.join(THRESHOLD_FILE)).unwrap();
+        assert_eq!(load_anchors(&trust).unwrap_err().reason(), "unreadable");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a document can't be kept.
@@ -11,6 +11,14 @@ use std::path::{Path, PathBuf};
 pub struct StoreError {
     path: PathBuf,
     source: std::io::Error,
+}
+
+/// Makes a directory that nobody else may look into, and what leads to it; one that is there keeps its mode.
+///
+/// # Errors
+/// What the system says.
+pub fn private_dir(path: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Writes a file so that a crash leaves the old content or the new one.

@@ -3,7 +3,7 @@
 use super::http::{HttpError, Link};
 use super::identity::Identity;
 use super::tls::{Pin, TlsError, client_config, pinned_config};
-use crate::state::{StoreError, write_atomically};
+use crate::state::{StoreError, private_dir, write_atomically};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -72,10 +72,10 @@ pub async fn enrol(
     identity: &Path,
     trust: &Path,
 ) -> Result<Enrolled, EnrolError> {
-    for dir in [identity, trust] {
-        std::fs::create_dir_all(dir)
-            .map_err(|source| EnrolError::Directory { path: dir.to_owned(), source })?;
-    }
+    private_dir(identity)
+        .map_err(|source| EnrolError::Directory { path: identity.to_owned(), source })?;
+    std::fs::create_dir_all(trust)
+        .map_err(|source| EnrolError::Directory { path: trust.to_owned(), source })?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::new(Vec::new())?;
     let mut name = DistinguishedName::new();

@@ -123,16 +123,27 @@ struct RunArguments {
     config: Option<PathBuf>,
 }
 
-const INIT_HELP: &str = "make a collector with `sekisho-collector init --name NAME --address IP`, or name its directory with --dir";
+const INIT_HELP: &str = "make one with `sekisho-collector init --org ORG --name NAME --address IP`, or name its directory with --dir";
 
 impl Place {
     fn open(&self) -> Result<(Dir, Store), Failure> {
         let dir = Dir::new(&self.dir);
+        if !dir.database().exists() {
+            return Err(absent_collector(&dir, "nothing was changed"));
+        }
         match Store::open(&dir.database(), false) {
             Ok(store) => Ok((dir, store)),
             Err(error) => Err(Failure::unable(error, "nothing was changed", INIT_HELP)),
         }
     }
+}
+
+fn absent_collector(dir: &Dir, state: &str) -> Failure {
+    Failure::unable(
+        format!("there is no collector in {} that you may open", dir.path().display()),
+        state,
+        INIT_HELP,
+    )
 }
 
 fn refused_by_store(error: StoreError) -> Failure {
@@ -150,9 +161,9 @@ fn json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), Failur
 }
 
 fn span(text: &str, at_most: Span) -> Result<Span, Failure> {
-    let help = "write a span such as 90s, 15m, 24h or 90d";
+    let help = format!("write a span of at most {at_most}, such as 90s, 15m or 24h");
     let span: Span =
-        text.parse().map_err(|error| Failure::unable(error, "nothing was changed", help))?;
+        text.parse().map_err(|error| Failure::unable(error, "nothing was changed", &help))?;
     if span > Span::ZERO && span <= at_most {
         Ok(span)
     } else {
@@ -177,10 +188,7 @@ pub fn main(
             return 0;
         }
         Err(error) => {
-            let text = error.to_string();
-            let first =
-                text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            Failure::unable(first, "nothing was done", "`sekisho-collector --help` lists the commands, `sekisho-collector COMMAND --help` what they take").tell(err);
+            misunderstood(&error).tell(err);
             return 2;
         }
     };
@@ -191,6 +199,32 @@ pub fn main(
             failure.code
         }
     }
+}
+
+/// A command line that is none, in the three lines of every other failure.
+fn misunderstood(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // The usage line of the help names the command that lacks one of its own.
+        let before = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Usage: "))
+            .and_then(|usage| usage.split(['<', '[']).next())
+            .map_or("sekisho-collector", str::trim);
+        return Failure::unable(
+            format!("no command is given after `{before}`"),
+            "nothing was done",
+            format!("`{before} --help` lists them"),
+        );
+    }
+    // What follows the first empty line repeats the usage.
+    let told: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).collect();
+    let told = told.join(" ");
+    Failure::unable(
+        told.strip_prefix("error: ").unwrap_or(&told),
+        "nothing was done",
+        "`sekisho-collector --help` lists the commands, `sekisho-collector COMMAND --help` what they take",
+    )
 }
 
 fn act(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failure> {
@@ -232,9 +266,16 @@ fn run(arguments: RunArguments, out: &mut dyn Write) -> Result<u8, Failure> {
         Failure::unable(
             error,
             "the collector does not run",
-            "see `sekisho-collector run --help` for the keys and what they take",
+            "`sekisho-collector run --help` and docs/collector.md say what each key takes",
         )
     })?;
+    let dir = Dir::new(&config.dir);
+    if !dir.database().exists() {
+        return Err(absent_collector(
+            &dir,
+            "the collector does not run; agents keep deciding by themselves and spool their events",
+        ));
+    }
     let filter = tracing_subscriber::EnvFilter::try_from_env("SEKISHO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A second subscriber in one process is refused; the first goes on.

@@ -147,6 +147,10 @@ fn keygen(arguments: &Keygen, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(0)
 }
 
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
@@ -159,8 +163,8 @@ fn read_policy(path: &Path) -> Result<(Policy, Option<Sealed>), Failure> {
     let refuse = |why: String| {
         Failure::refused(
             format!("{}:{why}", path.display()),
-            "nothing was changed; the policy in force stays",
-            "mend the policy; docs and `policy lint` name every key",
+            "nothing was written or changed",
+            "mend that place; docs/policy.md has every key",
         )
     };
     let sealed = if text.trim_start().starts_with('{') {
@@ -183,11 +187,11 @@ fn lint(arguments: &OneFile, out: &mut dyn Write) -> Result<u8, Failure> {
     let (policy, sealed) = read_policy(&arguments.file)?;
     writeln!(
         out,
-        "version {}, {}, {} lines in the decision table, {} exemptions, owner {}",
+        "version {}, {}, {}, {}, owner {}",
         policy.version,
         policy.mode,
-        policy.decide.len(),
-        policy.exempt.len(),
+        count(policy.decide.len(), "line in the decision table", "lines in the decision table"),
+        count(policy.exempt.len(), "exemption", "exemptions"),
         visible(&policy.duty.owner)
     )?;
     match sealed {
@@ -201,6 +205,9 @@ fn lint(arguments: &OneFile, out: &mut dyn Write) -> Result<u8, Failure> {
             to_the_second(sealed.expires)
         )?,
         None => writeln!(out, "note: not sealed yet")?,
+    }
+    if [&policy.duty.owner, &policy.duty.deputy].iter().any(|who| who.contains("CHANGE ME")) {
+        writeln!(out, "note: owner or deputy still says CHANGE ME: nobody will be told")?;
     }
     if policy.mode == Mode::Enforce && policy.decide.iter().all(|rule| rule.level == 0) {
         writeln!(
@@ -340,9 +347,14 @@ fn status(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failure> {
         )?,
         None => writeln!(out, "no policy was pushed")?,
     }
-    writeln!(out, "{anchors} trust anchors, {threshold} must have sealed")?;
-    for (version, count) in versions {
-        writeln!(out, "{count} hosts run version {version}")?;
+    writeln!(
+        out,
+        "{}, {threshold} must have sealed",
+        count(anchors, "trust anchor", "trust anchors")
+    )?;
+    for (version, hosts) in versions {
+        let verb = if hosts == 1 { "host runs" } else { "hosts run" };
+        writeln!(out, "{hosts} {verb} version {version}")?;
     }
     Ok(0)
 }
@@ -402,7 +414,7 @@ pub(super) fn trust(verb: Trust, out: &mut dyn Write) -> Result<u8, Failure> {
                 .map_err(refused_by_store)?;
             writeln!(
                 out,
-                "{} trust anchors must have sealed a policy; hosts enrolled before keep the number they were told",
+                "{} of the trust anchors must have sealed a policy; hosts enrolled before keep the number they were told",
                 arguments.count
             )?;
             Ok(0)
@@ -425,7 +437,10 @@ fn add(arguments: &Push, out: &mut dyn Write) -> Result<u8, Failure> {
     if !path.exists() {
         write_public(&path, &format!("{text}\n")).map_err(|error| fail(&error))?;
     }
-    writeln!(out, "key {id} may seal policies; hosts learn of it when they enrol")?;
+    writeln!(
+        out,
+        "key {id} may seal policies; hosts learn of it when they enrol, hosts enrolled before need the file in /etc/sekisho/trust.d"
+    )?;
     Ok(0)
 }
 
@@ -446,6 +461,7 @@ fn list(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failure> {
         )?;
     } else {
         table::write(out, ["ID", "KEY"], &rows)?;
+        writeln!(out, "{threshold} must have sealed a policy")?;
     }
     Ok(0)
 }

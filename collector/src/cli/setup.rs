@@ -95,13 +95,16 @@ pub(super) fn init(init: &Init, out: &mut dyn Write) -> Result<u8, Failure> {
     writeln!(out, "  sekisho-collector run{at}")?;
     writeln!(
         out,
-        "  sekisho-collector token create{at}              # prints the command that enrols one host"
+        "  sekisho-collector policy keygen --out policy.key   # on another machine; the secret key never comes here"
     )?;
     writeln!(
         out,
-        "  sekisho-collector policy keygen --out policy.key   # on another machine; the secret key never comes here"
+        "  sekisho-collector trust add policy.key.pub{at}      # before the first host enrols: hosts learn of it then"
     )?;
-    writeln!(out, "  sekisho-collector trust add policy.key.pub{at}")?;
+    writeln!(
+        out,
+        "  sekisho-collector token create{at}              # prints the command that enrols one host"
+    )?;
     Ok(0)
 }
 

@@ -139,6 +139,17 @@ impl Ledger {
         ended
     }
 
+    /// Moves every end with a clock that was set.
+    pub(crate) fn shift(&mut self, step: Span) {
+        if self.is_empty() {
+            return;
+        }
+        for held in self.set.containments.values_mut() {
+            held.until = held.until.after(step);
+        }
+        self.turn();
+    }
+
     /// The set changed: the next generation.
     fn turn(&mut self) {
         self.set.generation += 1;

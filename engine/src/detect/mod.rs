@@ -89,7 +89,7 @@ impl Detectors {
     pub(crate) fn configure(&mut self, rules: &RuleOf<'_>) -> Vec<SettingsFault> {
         let mut faults = Vec::new();
         self.plugx = settings::<PlugxConstants>(rules, PLUGX_TCP, &mut faults)
-            .map(|(constants, warrant)| PlugxFlow::new(&constants, warrant));
+            .map(|(constants, warrant)| PlugxFlow::new(&constants, warrant, self.seed));
         match settings::<BeaconSettings>(rules, BEACON, &mut faults) {
             Some((settings, warrant)) => match &mut self.beacons {
                 Some(beacons) => beacons.reset(settings, warrant),
@@ -127,6 +127,7 @@ impl Detectors {
             ObservationKind::Burst => {
                 // An indicator can be newer than the flow, and a lease can end before it.
                 sighting::observe_endpoint(o, outlook, emit);
+                self.observe_more(o, emit);
                 if let Some(key) = unapproved(o, outlook)
                     && let Some(beacons) = &mut self.beacons
                     && (!learned.knows(&key) || outlook.is_learning(o.at, learned))
@@ -134,11 +135,11 @@ impl Detectors {
                     beacons.observe_burst(o, key, emit);
                 }
             }
-            ObservationKind::Ended => {}
+            ObservationKind::Ended => self.forget(o),
             ObservationKind::Head { toward, bytes } => {
                 return self
                     .plugx
-                    .as_ref()
+                    .as_mut()
                     .map_or(Appetite::Enough, |plugx| plugx.observe_head(o, toward, bytes, emit));
             }
             ObservationKind::Name { name, source } => {
@@ -149,14 +150,30 @@ impl Detectors {
             ObservationKind::Query { name, .. } => {
                 sighting::observe_name(o, outlook, name, Sighted::Query, None, emit);
             }
-            ObservationKind::Started => sighting::observe_endpoint(o, outlook, emit),
+            ObservationKind::Started => {
+                self.forget(o);
+                sighting::observe_endpoint(o, outlook, emit);
+            }
             ObservationKind::Volume { bytes_out } => {
+                self.observe_more(o, emit);
                 if let Some(key) = unapproved(o, outlook) {
                     self.allowances.observe_volume(o, &key, bytes_out, outlook, learned, emit);
                 }
             }
         }
         Appetite::Enough
+    }
+
+    fn observe_more(&self, o: &Observation<'_>, emit: &mut Vec<Signal>) {
+        if let Some(plugx) = &self.plugx {
+            plugx.observe_more(o, emit);
+        }
+    }
+
+    fn forget(&mut self, o: &Observation<'_>) {
+        if let Some(plugx) = &mut self.plugx {
+            plugx.forget(&o.flow);
+        }
     }
 }
 

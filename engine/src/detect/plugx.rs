@@ -359,15 +359,22 @@ fn decipher(kind: CipherKind, alignment: Alignment, bytes: &[u8; HEADER_LEN]) ->
 }
 
 /// Whether the first bytes are the opening of a protocol that needs no decoding to be told apart.
+///
+/// The first four bytes of a PlugX message are a key of the sender's choice, so they alone prove
+/// nothing: what follows must fit the protocol too.
 #[inline]
 fn is_known_opening(head: &[u8]) -> bool {
-    let Some(opening) = head.first_chunk::<4>() else { return false };
+    let Some((opening, rest)) = head.split_first_chunk::<4>() else { return false };
     match opening {
-        // TLS record types 20 to 23 with versions 3.0 to 3.4.
-        [0x14..=0x17, 0x03, 0x00..=0x04, _] => true,
+        // A TLS handshake record of version 3.0 to 3.4 with a hello of less than 64 KiB, or an alert.
+        [0x16, 0x03, 0x00..=0x04, _] => matches!(rest, [_, 1 | 2, 0, ..]),
+        [0x15, 0x03, 0x00..=0x04, 0] => matches!(rest, [2, 1 | 2, _]),
         b"CONN" | b"DELE" | b"GET " | b"HEAD" | b"OPTI" | b"PATC" | b"POST" | b"PROP" | b"PUT "
-        | b"TRAC" | b"HTTP" | b"PRI " => true,
-        b"SSH-" | b"220 " | b"220-" | b"EHLO" | b"ehlo" | b"HELO" | b"helo" | b"MAIL" => true,
+        | b"TRAC" | b"HTTP" | b"PRI " | b"SSH-" | b"220 " | b"220-" | b"EHLO" | b"ehlo"
+        | b"HELO" | b"helo" | b"MAIL" => rest
+            .iter()
+            .take(HEADER_LEN - 4)
+            .all(|byte| matches!(byte, b'\t' | b'\r' | b'\n' | 32..=126)),
         _ => false,
     }
 }

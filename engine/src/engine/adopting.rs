@@ -6,18 +6,26 @@ use crate::flow::Perimeter;
 use crate::input::HostFact;
 use crate::rules::Rules;
 use sekisho_schema::event::{Gap, ModeChange, PolicyChange, Release};
-use sekisho_schema::{Body, Containment, Mode, Policy, Receipt, Timestamp};
+use sekisho_schema::{Body, Containment, ContainmentId, Mode, Policy, Receipt, Span, Timestamp};
 use std::net::IpAddr;
 
 impl Engine {
     pub(super) fn adopt_fact(&mut self, fact: HostFact, at: Timestamp) {
+        if let HostFact::ClockSet(step) = fact {
+            // Before any deadline: what the step passed over has not come to its end.
+            self.follow_clock(step, at);
+        }
         self.handle_timeout(at);
         match fact {
             HostFact::Addresses(addresses) => {
                 self.own = addresses.into_iter().map(|address| address.to_canonical()).collect();
                 self.draw_perimeter();
             }
-            HostFact::Collectors(addresses) => self.exemptions.adopt_collectors(addresses),
+            HostFact::ClockSet(_) => {}
+            HostFact::Collectors(addresses) => {
+                self.exemptions.adopt_collectors(addresses);
+                self.release_exempt(at);
+            }
             HostFact::Enforcement(enforcement) => {
                 let before = (self.policy.mode, self.effective_mode());
                 self.enforcement = enforcement;
@@ -29,7 +37,7 @@ impl Engine {
     }
 
     /// Adopts a policy. What is contained stays contained until its lease ends or a person releases
-    /// it: opening is guarded like cutting, and a policy that cuts less is no release.
+    /// it: opening is guarded like cutting, and a policy that cuts less is no release. An exemption is.
     pub(super) fn adopt_policy(&mut self, policy: Policy, at: Timestamp) {
         self.handle_timeout(at);
         let before = (self.policy.mode, self.effective_mode());
@@ -46,7 +54,37 @@ impl Engine {
         let outcome = "adopted".to_owned();
         self.record(at, Body::Policy(PolicyChange { version, outcome, why, in_force: version }));
         self.report_mode(before, at);
+        self.release_exempt(at);
         self.handle_timeout(at);
+    }
+
+    /// What has become exempt is open in the kernel already: the ledger must not say otherwise.
+    fn release_exempt(&mut self, at: Timestamp) {
+        let exempt: Vec<(ContainmentId, String)> = self
+            .ledger
+            .set()
+            .containments
+            .values()
+            .filter_map(|held| {
+                let name = self.exemptions.forbidding(&held.scope)?;
+                Some((held.id.clone(), name.to_owned()))
+            })
+            .collect();
+        for (id, name) in &exempt {
+            let Some(released) = self.ledger.release(id) else { continue };
+            self.leaks.forget(id);
+            let release = Release {
+                containment: released.id,
+                scope: released.scope,
+                cause: "exempt".to_owned(),
+                by: None,
+                reason: Some(format!("the exemption \"{name}\" covers it now")),
+            };
+            self.record(at, Body::Release(release));
+        }
+        if !exempt.is_empty() {
+            self.order_set(None, None);
+        }
     }
 
     pub(super) fn adopt_rules(&mut self, rules: Rules, at: Timestamp) {
@@ -116,6 +154,26 @@ impl Engine {
                 };
                 self.record(at, Body::Release(release));
             }
+        }
+    }
+
+    /// A lease is a span and no date: its end moves with the clock, as the kernel counts it.
+    fn follow_clock(&mut self, step: Span, at: Timestamp) {
+        self.budget.shift(step);
+        self.ledger.shift(step);
+        if step < Span::ZERO {
+            // Flows of a time to come would neither end nor be told from new ones.
+            self.now = at;
+            self.tally.last_at = Some(at);
+            self.hour_ends = None;
+            self.tracker.begin_anew();
+        }
+        if self.ledger.is_empty() {
+            return;
+        }
+        self.order_set(None, None);
+        for containment in self.ledger.set().containments.values().cloned().collect::<Vec<_>>() {
+            self.record(at, Body::Containment(Box::new(containment)));
         }
     }
 

@@ -56,6 +56,12 @@ pub enum OrderRefused {
         /// The mode in force.
         mode: sekisho_schema::Mode,
     },
+    /// The scope is not available in this version.
+    #[error("cannot contain {scope}: this version cuts dest:ADDR, host and management-only")]
+    Unsupported {
+        /// What was to be cut.
+        scope: Scope,
+    },
     /// No such containment.
     #[error("cannot release {0}: no containment of that name is held")]
     Unknown(ContainmentId),
@@ -131,6 +137,9 @@ impl Engine {
 
     fn check_cut(&self, scope: &Scope, lease: Span) -> Result<(), OrderRefused> {
         let scope = scope.clone();
+        if matches!(scope, Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_)) {
+            return Err(OrderRefused::Unsupported { scope });
+        }
         if !LEASES.contains(&lease) {
             return Err(OrderRefused::Lease { scope, lease });
         }

@@ -60,7 +60,7 @@ fn quic_name<O: FnMut(&Observation<'_>) -> Appetite>(
     }
     let mut scratch = [0; 2048];
     let found = if continues {
-        teller.heads.append(at, payload);
+        teller.totals.evicted_heads += teller.heads.append(at, payload);
         let joined = teller.heads.lend(at);
         let found = initial_sni(&joined, &mut scratch);
         teller.heads.put_back(at, joined);

@@ -58,6 +58,11 @@ impl Flows {
         }
     }
 
+    /// How long silent flows are kept.
+    pub(super) const fn patience(&self) -> Patience {
+        self.patience
+    }
+
     pub(super) const fn live(&self) -> usize {
         self.live
     }

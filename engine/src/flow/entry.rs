@@ -305,6 +305,7 @@ impl Entry {
             },
             start_seen: self.has(flag::START_SEEN),
             first_at: Timestamp::from_nanos(self.first_at),
+            last_at: Timestamp::from_nanos(self.last_at),
             bytes_out: self.bytes_out,
             bytes_in: self.bytes_in,
             bound_name,

@@ -46,6 +46,11 @@ impl Names {
         Self { table: IndexTable::default(), fifo: Fifo::new(), most: most.max(1), hasher }
     }
 
+    /// The same without any binding.
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.most, self.hasher.clone())
+    }
+
     fn hash(&self, key: Bound) -> u32 {
         (self.hasher.hash_one(key) >> 32) as u32
     }

@@ -48,6 +48,8 @@ pub struct FlowFacts<'a> {
     pub start_seen: bool,
     /// When its first packet was seen.
     pub first_at: Timestamp,
+    /// When its last packet so far was seen.
+    pub last_at: Timestamp,
     /// Payload bytes from the local end so far, by the headers.
     pub bytes_out: u64,
     /// Payload bytes from the remote end so far.

@@ -61,7 +61,7 @@ fn head<O: FnMut(&Observation<'_>) -> Appetite>(
         teller.finish(entry, place, toward);
         return;
     }
-    teller.heads.append(at, fresh);
+    teller.totals.evicted_heads += teller.heads.append(at, fresh);
     let bytes = teller.heads.lend(at);
     let more = read(teller, entry, toward, &bytes);
     teller.heads.put_back(at, bytes);
@@ -94,14 +94,39 @@ fn in_order<'a, O: FnMut(&Observation<'_>) -> Appetite>(
         ahead = 0;
     }
     if ahead != 0 && ahead == distance {
-        // The missing bytes may still come, late or again; what follows them is not kept.
+        // The missing bytes may still come, late or again; what follows them is not kept. It is
+        // shown, as the capture may have lost what it will never get.
         gap(teller, entry, toward);
+        if !entry.has(by(flag::HEAD_TOLD, toward)) {
+            teller.tell(entry, ObservationKind::Head { toward, bytes: segment.payload });
+        }
         return None;
     }
     let known = ahead.wrapping_neg() as usize;
     let fresh = segment.payload.get(known..).filter(|fresh| !fresh.is_empty())?;
     entry.expect_seq(toward, segment.seq.wrapping_add(segment.payload.len() as u32));
     Some(fresh)
+}
+
+/// A SYN was answered: bytes that came with it and were not taken are sent again, or others are.
+pub(super) fn answered<O: FnMut(&Observation<'_>) -> Appetite>(
+    teller: &mut Teller<'_, O>,
+    entry: &mut Entry,
+    place: u32,
+    toward: Toward,
+    next: u32,
+) {
+    if !entry.has(by(flag::SEQ_KNOWN, toward)) || entry.next_seq(toward) == next {
+        return;
+    }
+    teller.release(entry, place, toward);
+    for read in [flag::DONE, flag::HEAD_TOLD, flag::HEAD_WANTED, flag::GAP] {
+        entry.put(by(read, toward), false);
+    }
+    if toward == Toward::Remote && !entry.has(flag::INSIDE) {
+        entry.put(flag::NAME_DONE, false);
+    }
+    entry.expect_seq(toward, next);
 }
 
 /// Counts a hole, once for each head.

@@ -57,7 +57,7 @@ impl Tracker {
         Self {
             table: IndexTable::default(),
             flows: Flows::new(patience),
-            heads: Heads::new(limits.heads, limits.head_bytes),
+            heads: Heads::new(limits.heads, limits.head_bytes, limits.heads_bytes),
             names: Names::new(limits.names, hasher.clone()),
             perimeter: Perimeter::new(&[], &[]),
             totals: Totals::default(),
@@ -72,6 +72,16 @@ impl Tracker {
     /// Draws the border anew; flows that are already tracked keep the orientation they began with.
     pub fn set_perimeter(&mut self, perimeter: Perimeter) {
         self.perimeter = perimeter;
+    }
+
+    /// Forgets every flow, name and time: the clock was set back.
+    pub fn begin_anew(&mut self) {
+        self.table = IndexTable::default();
+        self.flows = Flows::new(self.flows.patience());
+        self.heads = self.heads.emptied();
+        self.names = self.names.emptied();
+        self.totals.live = 0;
+        self.at = i64::MIN;
     }
 
     /// The counters.
@@ -258,6 +268,9 @@ impl Tracker {
         if let Some(tcp) = view.tcp {
             if tcp.syn {
                 entry.expect_seq(toward, tcp.seq.wrapping_add(1));
+                if tcp.ack {
+                    stream::answered(&mut teller, entry, place, opposite(toward), tcp.ack_no);
+                }
             }
             if tcp.fin || tcp.rst {
                 entry.put(by(flag::FIN, toward), true);

@@ -27,6 +27,13 @@ impl Budget {
         recent < limit as usize
     }
 
+    /// Moves what was spent with a clock that was set: otherwise an hour would last as long as the step.
+    pub(crate) fn shift(&mut self, step: Span) {
+        for at in self.hosts.iter_mut().chain(&mut self.destinations) {
+            *at = at.after(step);
+        }
+    }
+
     /// Notes that a containment of this scope began.
     pub(crate) fn spend(&mut self, scope: &Scope, now: Timestamp) {
         let spent =

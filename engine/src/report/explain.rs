@@ -34,7 +34,16 @@ pub(super) fn explain(signal: &Signal, host: &str) -> String {
                 Toward::Local => format!("{remote} spoke PlugX to {host}"),
                 Toward::Remote => format!("{host} spoke PlugX to {remote}"),
             };
-            plugx(&who, matched, cipher, *present)
+            let sentence = plugx(&who, matched, cipher, *present);
+            match toward {
+                // Graded as suspect for this reason; the sentence has to say so.
+                Toward::Local => sentence.replacen(
+                    ": the first",
+                    &format!(" and {host} has not answered in it, so a stranger may have sent it: the first"),
+                    1,
+                ),
+                Toward::Remote => sentence,
+            }
         }
         SignalKind::Sighting(sighted) => sighting(signal, host, *sighted),
     }

@@ -2,12 +2,13 @@
 
 use crate::detect::{Sighted, Signal, SignalKind};
 use crate::learn::Bounded;
-use sekisho_schema::{Span, Timestamp, Transport};
+use sekisho_schema::{Grade, Span, Timestamp, Transport};
 use std::net::{IpAddr, SocketAddr};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     detector: &'static str,
+    grade: Grade,
     local: IpAddr,
     indicator: Option<String>,
     remote: Option<SocketAddr>,
@@ -26,6 +27,7 @@ impl Key {
         };
         Self {
             detector: signal.detector,
+            grade: signal.grade,
             local: flow.local.ip(),
             indicator: signal.indicator.as_ref().map(|indicator| indicator.id.clone()),
             remote,
@@ -46,9 +48,11 @@ impl Recent {
         Self { told: Bounded::new(capacity, seed), span }
     }
 
-    /// Whether the same was told within the span.
+    /// Whether the same was told within the span, to either side: a clock can be set back.
     pub(crate) fn was_told(&self, signal: &Signal, now: Timestamp) -> bool {
-        self.told.find(&Key::new(signal)).is_some_and(|at| now.since(*at) < self.span)
+        self.told.find(&Key::new(signal)).is_some_and(|at| {
+            now.since(*at).nanos().unsigned_abs() < self.span.nanos().unsigned_abs()
+        })
     }
 
     /// Notes that it is told now.

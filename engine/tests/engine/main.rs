@@ -10,3 +10,5 @@ mod determinism;
 mod finding;
 #[cfg(test)]
 mod forge;
+#[cfg(test)]
+mod intruder;

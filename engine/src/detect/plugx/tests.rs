@@ -138,11 +138,24 @@ fn openings_of_known_protocols_are_passed_over() {
     for opening in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
         b"POST /update HTTP/1.1",
-        &[0x16, 3, 1, 2, 0],
+        &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3],
+        &[0x15, 3, 3, 0, 2, 2, 40],
         b"SSH-2.0-OpenSSH",
         b"220 mail.example ESMTP",
     ] {
         assert_eq!(decoder().examine(opening), PlugxVerdict::No);
+    }
+}
+
+#[test]
+fn a_key_that_looks_like_the_opening_of_a_protocol_hides_nothing() {
+    let plain = b"C:\\staging\\customers.csv".repeat(8);
+    for opening in [*b"GET ", *b"SSH-", *b"220 ", [0x16, 3, 1, 2], [0x17, 3, 3, 0], [0x14, 3, 3, 0]]
+    {
+        let own = u32::from_le_bytes(opening);
+        for_every_setting(|_, kind, alignment, _| {
+            assert_eq!(matched(&compressed(kind, alignment, own, 0x3005, &plain)).command, 0x3005);
+        });
     }
 }
 

@@ -1,0 +1,94 @@
+//! What others may see of the judgement: a status that is swapped whole, and gauges.
+
+use super::super::cut::Cut;
+use super::Judge;
+use crate::clock;
+use crate::control::{CaptureStatus, InterfaceStatus, ModeStatus, PolicyStatus, Status};
+
+impl Judge {
+    /// Publishes what findings changed: once for a batch of frames.
+    pub(in super::super) fn publish_if_due(&mut self) {
+        if self.stale {
+            self.publish();
+        }
+    }
+
+    pub(super) fn measure(&mut self, capture: &[InterfaceStatus]) {
+        let summary = self.engine.summary();
+        let leaked = self.board.leaked();
+        let mut values = self.shared.metrics.values();
+        values.packets = summary.frames;
+        values.bytes = summary.bytes;
+        values.dropped = summary.dropped;
+        values.unparsed = summary.unparsed;
+        values.flows = self.engine.totals().live;
+        values.containments = self.board.levels();
+        values.leaked_bytes += leaked.saturating_sub(self.leaked);
+        self.leaked = leaked;
+        for interface in capture {
+            let offered = interface.received.max(1);
+            let read = interface.received.saturating_sub(interface.dropped);
+            values.coverage.insert(interface.name.clone(), read as f64 / offered as f64);
+        }
+        values.requested = self.engine.requested_mode().to_string();
+        values.effective = self.engine.effective_mode().to_string();
+        values.policy_version = self.engine.policy_version();
+    }
+
+    pub(super) fn publish(&mut self) {
+        let interfaces = self
+            .shared
+            .status
+            .lock()
+            .map(|status| status.capture.interfaces.clone())
+            .unwrap_or_default();
+        self.publish_with(interfaces);
+    }
+
+    pub(super) fn publish_with(&mut self, interfaces: Vec<InterfaceStatus>) {
+        self.stale = false;
+        let (requested, effective) = (self.engine.requested_mode(), self.engine.effective_mode());
+        let summary = self.engine.summary();
+        let policy = self.engine.policy();
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.constant.host.clone(),
+            boot: self.constant.boot.clone(),
+            pid: std::process::id(),
+            started_at: self.constant.started_at,
+            at: clock::now(),
+            mode: ModeStatus {
+                requested,
+                effective,
+                why: self.engine.mode_fault().map(str::to_owned),
+            },
+            policy: PolicyStatus {
+                version: policy.version,
+                origin: self.policy_origin.to_owned(),
+                expires: policy.expires,
+                frozen: false,
+                refused: None,
+                owner: policy.duty.owner.clone(),
+            },
+            capture: CaptureStatus {
+                interfaces,
+                frames: summary.frames,
+                bytes_out: summary.bytes_out,
+                flows: summary.flows,
+                realtime: self.realtime.clone(),
+            },
+            containments: self.board.list(),
+            findings: self.board.findings,
+            enforcement: self.cut.as_ref().and_then(Cut::failure).map(str::to_owned),
+            coverage: self.coverage(),
+            journal: crate::control::JournalStatus::default(),
+            collector: crate::control::CollectorStatus::default(),
+        };
+        let told = (requested, effective, status.containments.len(), policy.version);
+        self.shared.publish(status);
+        if self.told_state != told {
+            self.told_state = told;
+            self.shared.sync.changed.notify_one();
+        }
+    }
+}
