@@ -46,25 +46,37 @@ fn the_demo_holds_every_line_of_its_table() {
     assert!(lines.len() >= 12 && lines.iter().all(|line| line["holds"] == true), "{table:#}");
 }
 
+/// A demo that is killed with this value, so that a failed assertion leaves no laboratory locked.
+struct HalfWay(Child);
+
+impl Drop for HalfWay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts the demo and waits until its network is there.
-fn half_way() -> Child {
+fn half_way() -> HalfWay {
     let mut child = demo(&["--json"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines.next().and_then(Result::ok).unwrap_or_default();
     assert!(line.contains("laboratory"), "{line}");
     // Read on, so that the demo does not stop at a full pipe.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    child
+    HalfWay(child)
 }
 
 #[test]
 fn a_demo_that_is_ended_or_killed_half_way_leaves_nothing_behind() {
     use rustix::process::{Pid, Signal, kill_process};
-    for signal in [Signal::INT, Signal::KILL] {
-        let mut child = half_way();
+    // Not SIGINT, which does what SIGTERM does: whoever runs tests in the background may have it ignored.
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut demo = half_way();
+        let child = &mut demo.0;
         let pid = child.id();
         assert!(!namespaces_of(pid).is_empty());
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
         wait_for("the demo to end", Duration::from_secs(5), || child.try_wait().ok().flatten());
         let swept =
             wait_until(Duration::from_secs(20), || namespaces_of(pid).is_empty().then_some(()));
