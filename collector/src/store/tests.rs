@@ -67,20 +67,7 @@ fn a_release_that_overtakes_its_containment_still_ends_it() {
         reason: Some("false alarm".into()),
     };
     store.take_in(AGENT, &parse(&[line(2, NOW, Body::Release(release))], None), NOW).unwrap();
-    store
-        .take_in(
-            AGENT,
-            &parse(
-                &[line(
-                    1,
-                    NOW,
-                    Body::Containment(Box::new(containment("c-00000000aaaa", NOW, until))),
-                )],
-                None,
-            ),
-            NOW,
-        )
-        .unwrap();
+    begin(&store, until);
     assert!(store.containments(false, 10, NOW).unwrap().is_empty());
     assert_eq!(store.containments(true, 10, NOW).unwrap()[0].released_by.as_deref(), Some("aiko"));
 }
@@ -89,20 +76,7 @@ fn a_release_that_overtakes_its_containment_still_ends_it() {
 fn a_state_is_the_whole_truth_about_what_is_cut() {
     let (_place, store) = store();
     let until = NOW.after(Span::from_hours(24));
-    store
-        .take_in(
-            AGENT,
-            &parse(
-                &[line(
-                    1,
-                    NOW,
-                    Body::Containment(Box::new(containment("c-00000000aaaa", NOW, until))),
-                )],
-                None,
-            ),
-            NOW,
-        )
-        .unwrap();
+    begin(&store, until);
     assert_eq!(store.containments(false, 10, NOW).unwrap().len(), 1);
     let mut state = heartbeat(NOW.before(Span::from_secs(1)), Vec::new());
     assert!(store.take_state(AGENT, &state, NOW).unwrap());
@@ -383,4 +357,11 @@ fn finding(explanation: &str, containment: Option<&str>) -> Finding {
         rule: None,
         policy: 1,
     }
+}
+
+/// Takes in the beginning of the containment `c-00000000aaaa` as the agent's first event.
+fn begin(store: &Store, until: Timestamp) {
+    let begun = containment("c-00000000aaaa", NOW, until);
+    let event = line(1, NOW, Body::Containment(Box::new(begun)));
+    store.take_in(AGENT, &parse(&[event], None), NOW).unwrap();
 }
