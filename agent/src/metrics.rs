@@ -46,6 +46,14 @@ pub struct Values {
     pub leaked_bytes: u64,
     /// Times that the kernel held something else than it should.
     pub drift: u64,
+    /// Destinations known beforehand: held by the kernel, wanted, left out for the cap.
+    pub known: [u64; 3],
+    /// Packets that the kernel dropped for such a destination.
+    pub known_dropped: u64,
+    /// Ways by which frames come, by interface: 2, or 1 where everything comes by the block.
+    pub paths: BTreeMap<String, u8>,
+    /// Reloads of the rules by outcome.
+    pub reloads: BTreeMap<String, u64>,
     /// Whether our tables are in the kernel.
     pub table_owned: bool,
     /// Whether the exemptions proved open; `None` before anything was proven.
@@ -175,6 +183,14 @@ impl Values {
         for (interface, ratio) in &self.coverage {
             page.sample("sekisho_coverage_ratio", &[("interface", interface)], ratio);
         }
+        page.family(
+            "sekisho_capture_paths",
+            "gauge",
+            "Ways by which frames come: 2, or 1 where what can decide waits with everything else.",
+        );
+        for (interface, paths) in &self.paths {
+            page.sample("sekisho_capture_paths", &[("interface", interface)], paths);
+        }
         page.single("sekisho_flows", "gauge", "Flows seen since the start.", self.flows);
     }
 
@@ -182,6 +198,10 @@ impl Values {
         page.family("sekisho_indicators", "gauge", "Indicators looked for.");
         for ((kind, source), count) in &self.indicators {
             page.sample("sekisho_indicators", &[("kind", kind), ("source", source)], count);
+        }
+        page.family("sekisho_rules_reloads_total", "counter", "Reloads of the rules.");
+        for (outcome, count) in &self.reloads {
+            page.sample("sekisho_rules_reloads_total", &[("outcome", outcome)], count);
         }
         page.family("sekisho_findings_total", "counter", "Findings.");
         for ((detector, grade), count) in &self.findings {
@@ -240,6 +260,20 @@ impl Values {
             "counter",
             "Times that the kernel held something else than it should.",
             self.drift,
+        );
+        page.family(
+            "sekisho_known_destinations",
+            "gauge",
+            "Destinations known beforehand: held by the kernel, wanted by policy, left out for the cap.",
+        );
+        for (state, count) in ["held", "wanted", "over-cap"].iter().zip(self.known) {
+            page.sample("sekisho_known_destinations", &[("state", state)], count);
+        }
+        page.single(
+            "sekisho_known_dropped_total",
+            "counter",
+            "Packets that the kernel dropped for a destination known beforehand.",
+            self.known_dropped,
         );
         page.single(
             "sekisho_table_owned",

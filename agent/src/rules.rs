@@ -1,19 +1,30 @@
 //! Which rules are looked for: the shipped packs, the operator's packs and lists.
 //!
 //! An operator's pack replaces the shipped one of the same name. A pack or list that can't be
-//! read is named and left out; the others are in force.
+//! read is named and left out; the others are in force. Of several statements about the same
+//! observable the first source decides: the operator's packs, then the lists in the order of the
+//! configuration, then the shipped packs.
 
-use sekisho_engine::packs::shipped_packs;
-use sekisho_engine::rules::{BuildRulesError, Rules, RulesBuilder};
-use sekisho_schema::Verified;
+mod compiled;
+mod replacing;
+mod source;
+
+pub use self::compiled::{
+    Compilation, CompileError, CompiledFile, OpenCompiledError, Seal, compile,
+};
+pub use self::replacing::{ReplaceRulesError, Replacement};
+pub use self::source::{ListOptions, ListReport, check_file};
+
+use self::source::read_source;
+use sekisho_engine::detect::indicator_set::IndicatorSet;
+use sekisho_engine::packs::{shipped_lists, shipped_packs};
+use sekisho_engine::rules::{BuildRulesError, LIST_DEFAULTS, Rules, RulesBuilder, SourceCounts};
+use sekisho_schema::intel::{self, ReadOptions};
 use sekisho_schema::pack::{ParsePackError, RulePack};
 use sekisho_schema::sealed::Local;
+use sekisho_schema::{Timestamp, TrustAnchors, Verified};
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-
-/// Bytes of the largest indicator list: some four million names.
-const LARGEST_LIST: u64 = 128 << 20;
 
 /// Why a pack or a list is left out.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +45,14 @@ pub enum LoadRulesError {
         /// Line, column and cause.
         source: ParsePackError,
     },
+    /// It is a compiled set that can't be used.
+    #[error("cannot use {path}")]
+    Compiled {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OpenCompiledError,
+    },
     /// It has something that is no indicator.
     #[error(transparent)]
     Build(#[from] BuildRulesError),
@@ -46,74 +65,154 @@ pub struct LoadedRules {
     pub rules: Rules,
     /// What is not.
     pub left_out: Vec<LoadRulesError>,
+    /// What each list brought, in the order of the configuration.
+    pub lists: Vec<ListReport>,
+    /// Indicators by source; a source that could not be read is named with 0.
+    pub counts: SourceCounts,
 }
+
+/// Where rules come from.
+#[derive(Clone, Debug)]
+pub struct RuleSources {
+    /// Packs: files and directories.
+    pub packs: Vec<PathBuf>,
+    /// Lists, feeds and compiled sets.
+    pub lists: Vec<PathBuf>,
+    /// What vouches for packs and lists without a seal.
+    pub from: Local,
+    /// What the seals of compiled sets are checked against; `None` takes a seal unchecked, as of a
+    /// file that root installed.
+    pub anchors: Option<TrustAnchors>,
+    /// What has ceased to count by then is not loaded; `None` loads all.
+    pub now: Option<Timestamp>,
+    /// Hides the tables from whoever writes a feed.
+    pub seed: u64,
+}
+
+impl RuleSources {
+    /// Sources without trust anchors, of which all is loaded whatever its age.
+    #[must_use]
+    pub fn new(packs: &[PathBuf], lists: &[PathBuf], from: Local) -> Self {
+        Self {
+            packs: packs.to_vec(),
+            lists: lists.to_vec(),
+            from,
+            anchors: None,
+            now: None,
+            seed: 1,
+        }
+    }
+
+    /// Loads them all.
+    #[must_use]
+    pub fn load(&self) -> LoadedRules {
+        let Collected { builder, left_out, lists } = self.collect(None);
+        let counts = self.counts(&builder, &lists);
+        LoadedRules { rules: builder.build(), left_out, lists, counts }
+    }
+
+    /// Indicators by source, as its reader counted them.
+    fn counts(&self, builder: &RulesBuilder, lists: &[ListReport]) -> SourceCounts {
+        let mut counts: SourceCounts = builder.pack_counts().collect();
+        for (list, path) in lists.iter().zip(self.all_lists()) {
+            match (list.brought, &list.sources) {
+                (None, _) => counts.extend([(path.display().to_string(), 0)]),
+                (Some(_), Some(within)) => counts.extend(within.clone()),
+                (Some(brought), None) => counts.extend([(list.name.clone(), brought)]),
+            }
+        }
+        counts
+    }
+
+    /// The operator's packs and, beside the configured ones, lists that stand where packs do.
+    fn own(&self, left_out: &mut Vec<LoadRulesError>) -> Vec<RulePack> {
+        let mut own = Vec::new();
+        for path in &self.packs {
+            match files_of(path) {
+                Ok(files) => {
+                    for file in files.into_iter().filter(|file| is_pack(file)) {
+                        match read_pack(&file) {
+                            Ok(pack) => own.push(pack),
+                            Err(error) => left_out.push(error),
+                        }
+                    }
+                }
+                Err(error) => left_out.push(error),
+            }
+        }
+        own
+    }
+
+    fn all_lists(&self) -> Vec<PathBuf> {
+        let beside = self.packs.iter().filter(|path| !path.is_dir() && !is_pack(path));
+        self.lists.iter().chain(beside).cloned().collect()
+    }
+
+    fn collect(&self, only: Option<usize>) -> Collected {
+        let mut left_out = Vec::new();
+        let own = self.own(&mut left_out);
+        let mut builder = RulesBuilder::seeded(self.seed);
+        if let Some(piece) = only {
+            builder.keep_only(piece);
+        }
+        for pack in &own {
+            let pack = Verified::locally(pack.clone(), self.from);
+            left_out.extend(builder.add_pack(&pack).err().map(LoadRulesError::from));
+        }
+        let mut lists = Vec::new();
+        for list in self.all_lists() {
+            let options = ListOptions { now: self.now, ..ListOptions::default() };
+            match read_source(&mut builder, &list, &options, self.anchors.as_ref()) {
+                Ok(report) => lists.push(report),
+                Err(error) => {
+                    lists.push(ListReport::unread(&list));
+                    left_out.push(error);
+                }
+            }
+        }
+        for (name, text) in shipped_packs() {
+            match RulePack::parse(text) {
+                Ok(pack) if own.iter().any(|other: &RulePack| other.name == pack.name) => {}
+                Ok(pack) => left_out.extend(
+                    builder
+                        .add_shipped(&Verified::locally(pack, Local::BuiltIn))
+                        .err()
+                        .map(LoadRulesError::from),
+                ),
+                Err(source) => left_out.push(LoadRulesError::Pack { path: name.into(), source }),
+            }
+        }
+        for (name, text) in shipped_lists() {
+            let options = ReadOptions { now: self.now, ..ReadOptions::default() };
+            let read = builder
+                .read_list(name, LIST_DEFAULTS, |taker| intel::read(text.as_bytes(), options, taker));
+            left_out.extend(read.err().map(LoadRulesError::from));
+        }
+        Collected { builder, left_out, lists }
+    }
+}
+
+/// What all sources gave.
+struct Collected {
+    builder: RulesBuilder,
+    left_out: Vec<LoadRulesError>,
+    lists: Vec<ListReport>,
+}
+
+/// How many pieces a set has.
+pub const PIECES: usize = IndicatorSet::PIECES;
 
 /// Loads the shipped packs, the packs of files and directories, and lists.
 ///
-/// Of a directory every `*.toml` counts as a pack; a file that is not `*.toml` is a list.
+/// Of a directory every `*.toml` counts as a pack; a file that is not `*.toml` is a list, a feed or
+/// a compiled set.
 #[must_use]
 pub fn load_rules(packs: &[PathBuf], lists: &[PathBuf], from: Local) -> LoadedRules {
-    let mut left_out = Vec::new();
-    let mut own = Vec::new();
-    let mut lists = lists.to_vec();
-    for path in packs {
-        match files_of(path) {
-            Ok(files) => {
-                for file in files {
-                    if file.extension().is_none_or(|extension| extension != "toml") {
-                        lists.push(file);
-                        continue;
-                    }
-                    match read_pack(&file) {
-                        Ok(pack) => own.push(pack),
-                        Err(error) => left_out.push(error),
-                    }
-                }
-            }
-            Err(error) => left_out.push(error),
-        }
-    }
-    let mut builder = RulesBuilder::new();
-    for (name, text) in shipped_packs() {
-        match RulePack::parse(text) {
-            Ok(pack) if own.iter().any(|other: &RulePack| other.name == pack.name) => {}
-            Ok(pack) => left_out.extend(
-                builder
-                    .add_pack(&Verified::locally(pack, Local::BuiltIn))
-                    .err()
-                    .map(LoadRulesError::from),
-            ),
-            Err(source) => left_out.push(LoadRulesError::Pack { path: name.into(), source }),
-        }
-    }
-    for pack in own {
-        left_out.extend(
-            builder.add_pack(&Verified::locally(pack, from)).err().map(LoadRulesError::from),
-        );
-    }
-    for list in lists {
-        match read_list(&list) {
-            Ok(text) => left_out.extend(
-                builder
-                    .add_list(&list.display().to_string(), &text)
-                    .err()
-                    .map(LoadRulesError::from),
-            ),
-            Err(source) => left_out.push(LoadRulesError::Read { path: list, source }),
-        }
-    }
-    LoadedRules { rules: builder.build(), left_out }
+    RuleSources::new(packs, lists, from).load()
 }
 
-/// A list that would not fit is refused whole: half of it would look like all of it.
-fn read_list(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(LARGEST_LIST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST_LIST {
-        let why = format!("it has more than {} MiB", LARGEST_LIST >> 20);
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
-    }
-    Ok(text)
+fn is_pack(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
 }
 
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, LoadRulesError> {
@@ -124,7 +223,7 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, LoadRulesError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(refuse)? {
         let file = entry.map_err(refuse)?.path();
-        if file.extension().is_some_and(|extension| extension == "toml") {
+        if is_pack(&file) {
             files.push(file);
         }
     }

@@ -9,6 +9,7 @@
 //! data, and the same inputs give the same outputs.
 
 pub mod app;
+pub mod cases;
 pub mod contain;
 pub mod detect;
 pub mod drive;

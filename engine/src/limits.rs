@@ -2,6 +2,9 @@
 
 use sekisho_schema::Span;
 
+/// Flows that one wire detector remembers something of; the second-chance rule decides which goes.
+pub(crate) const SESSIONS: usize = 4096;
+
 /// Bounds of the engine's tables and timers.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -29,6 +32,17 @@ pub struct Limits {
     pub closed_linger: Span,
     /// Containments held at once.
     pub containments: usize,
+    /// Fragmented datagrams held at once until they are whole.
+    pub fragments: usize,
+    /// Bytes of all held fragments together.
+    pub fragment_bytes: usize,
+    /// Fragments held of one datagram.
+    pub fragment_pieces: usize,
+    /// A datagram that is not whole this long after its first fragment came is given up (Linux
+    /// `ipfrag_time`).
+    pub fragment_lifetime: Span,
+    /// Far ends of tunnels remembered as spoken to; the first met gives way.
+    pub tunnel_peers: usize,
 }
 
 impl Default for Limits {
@@ -46,6 +60,11 @@ impl Default for Limits {
             datagram_idle: Span::from_secs(120),
             closed_linger: Span::from_secs(5),
             containments: 4096,
+            fragments: 1024,
+            fragment_bytes: 8 << 20,
+            fragment_pieces: 64,
+            fragment_lifetime: Span::from_secs(30),
+            tunnel_peers: 1024,
         }
     }
 }

@@ -2,10 +2,23 @@
 
 /// Names and texts of the shipped packs, in the order in which they are read.
 #[must_use]
-pub const fn shipped_packs() -> [(&'static str, &'static str); 2] {
+pub const fn shipped_packs() -> [(&'static str, &'static str); 5] {
     [
         ("behaviour.toml", include_str!("../../rules/packs/behaviour.toml")),
         ("plugx.toml", include_str!("../../rules/packs/plugx.toml")),
+        ("frameworks.toml", include_str!("../../rules/packs/frameworks.toml")),
+        ("relatives.toml", include_str!("../../rules/packs/relatives.toml")),
+        ("protocol.toml", include_str!("../../rules/packs/protocol.toml")),
+    ]
+}
+
+/// Names and texts of the shipped lists of public indicators; `rules/SOURCES.md` says whose they are.
+#[must_use]
+pub const fn shipped_lists() -> [(&'static str, &'static str); 3] {
+    [
+        ("shipped/maltrail.csv", include_str!("../../rules/indicators/maltrail.csv")),
+        ("shipped/active-c2.csv", include_str!("../../rules/indicators/active-c2.csv")),
+        ("shipped/eset.csv", include_str!("../../rules/indicators/eset.csv")),
     ]
 }
 
@@ -14,7 +27,9 @@ mod tests {
     use super::*;
     use crate::detect::BeaconSettings;
     use crate::detect::plugx::PlugxConstants;
+    use crate::detect::indicator_set::ParseIndicatorError;
     use sekisho_schema::Policy;
+    use sekisho_schema::intel::{self, Facts, Observable, ReadOptions, Taker};
     use sekisho_schema::pack::{DetectorEntry, RulePack};
 
     fn entry(pack: usize, id: &str) -> DetectorEntry {
@@ -32,6 +47,34 @@ mod tests {
     fn the_shipped_settings_of_the_beacon_test_are_its_defaults() {
         let shipped: BeaconSettings = entry(0, "behaviour.beacon").settings_as().unwrap();
         assert_eq!(shipped, BeaconSettings::default());
+    }
+
+    #[test]
+    fn every_line_of_a_shipped_list_is_an_indicator_with_source_and_end() {
+        for (name, text) in shipped_lists() {
+            let licence = text.lines().next().unwrap();
+            assert!(licence.contains("MIT") || licence.contains("BSD"), "{name}: {licence}");
+            let mut taken = Ends::default();
+            let report = intel::read(text.as_bytes(), ReadOptions::default(), &mut taken).unwrap();
+            assert_eq!(report.left_out_total(), 0, "{name}: {report:?}");
+            assert_eq!(report.total() + 2, text.lines().count() as u64, "{name}");
+            assert_eq!((taken.lacking, taken.taken), (0, report.total()), "{name}");
+        }
+    }
+
+    #[derive(Default)]
+    struct Ends {
+        taken: u64,
+        lacking: u64,
+    }
+
+    impl Taker for Ends {
+        fn take(&mut self, _: &Observable<'_>, facts: &Facts<'_>) -> Result<(), ParseIndicatorError> {
+            self.taken += 1;
+            let whole = facts.valid_until.is_some() && facts.source.is_some();
+            self.lacking += u64::from(!whole);
+            Ok(())
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::net::FlowKey;
 use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::SocketAddr;
 
 /// How bad the engine believes a thing to be.
@@ -15,6 +16,16 @@ pub enum Grade {
     Suspect,
     /// Proven hostile by itself.
     Malicious,
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Odd => "odd",
+            Self::Suspect => "suspect",
+            Self::Malicious => "malicious",
+        })
+    }
 }
 
 /// What a finding is about.
@@ -97,6 +108,25 @@ pub struct Place {
     pub organization: Option<String>,
 }
 
+/// What stands behind an indicator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndicatorClass {
+    /// A server that defenders took over: who speaks to it is infected.
+    Sinkhole,
+    /// Somebody hostile.
+    #[default]
+    Threat,
+}
+
+impl IndicatorClass {
+    /// Whether it is the usual one.
+    #[must_use]
+    pub const fn is_threat(&self) -> bool {
+        matches!(self, Self::Threat)
+    }
+}
+
 /// The indicator that was sighted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndicatorRecord {
@@ -110,6 +140,12 @@ pub struct IndicatorRecord {
     pub confidence: u8,
     /// When it ceases to count; `null` for never.
     pub valid_until: Option<Timestamp>,
+    /// What stands behind it; left out when it is a threat.
+    #[serde(default, skip_serializing_if = "IndicatorClass::is_threat")]
+    pub class: IndicatorClass,
+    /// Families and campaigns; left out when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 /// One bounded piece of proof: a kind and its facts.

@@ -8,6 +8,7 @@
 pub mod containment;
 pub mod event;
 pub mod finding;
+pub mod intel;
 pub mod net;
 pub mod order;
 pub mod pack;

@@ -1,6 +1,7 @@
 //! Rule packs: what to look for, as data with sources.
 
-use crate::finding::Grade;
+use crate::finding::{Grade, IndicatorClass};
+use crate::intel::{Kind, Observable, ParseObservableError};
 use crate::policy::read_toml;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -47,27 +48,72 @@ pub struct DetectorEntry {
 pub struct Indicator {
     /// Its id within the pack.
     pub id: String,
-    /// An address, `address:port`, or a name; a name also stands for what is below it.
+    /// An address, network, `address:port`, name, URL or fingerprint; a name also stands for what is
+    /// below it unless `=` stands before it, a URL that ends with `/*` for all below that.
     pub value: String,
+    /// Of which kind it is, where the value does not show that.
+    #[serde(default)]
+    pub kind: Option<Kind>,
+    /// Whether a name stands for itself alone.
+    #[serde(default)]
+    pub exact: bool,
+    /// What stands behind it.
+    #[serde(default)]
+    pub class: IndicatorClass,
+    /// Families and campaigns.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// Who says so.
     pub source: String,
     /// 0 to 100.
     #[serde(default = "default_confidence")]
     pub confidence: u8,
+    /// When it begins to count.
+    #[serde(default)]
+    pub valid_from: Option<Timestamp>,
     /// When it ceases to count.
     #[serde(default)]
     pub valid_until: Option<Timestamp>,
-    /// What a sighting is worth.
-    #[serde(default = "default_grade")]
-    pub grade: Grade,
+    /// What a sighting is worth: `malicious`, but for what proves nothing alone, which is never
+    /// worth more than `suspect`.
+    #[serde(default)]
+    pub grade: Option<Grade>,
+}
+
+impl Indicator {
+    /// What it stands for.
+    ///
+    /// # Errors
+    /// Why its value is none of its kind.
+    pub fn observable(&self) -> Result<Observable<'_>, ParseObservableError> {
+        let read = match self.kind {
+            Some(kind) => Observable::parse_as(&self.value, kind),
+            None => Observable::parse(&self.value),
+        };
+        match (read, self.exact) {
+            (Ok(Observable::Domain { name, .. }), true) => {
+                Ok(Observable::Domain { name, exact: true })
+            }
+            (Err(ParseObservableError::Registry), true) => {
+                self.exact_name()
+            }
+            (Ok(_), true) => Err(ParseObservableError::Mismatch),
+            (read, _) => read,
+        }
+    }
+
+    fn exact_name(&self) -> Result<Observable<'_>, ParseObservableError> {
+        match Observable::parse(&format!("={}", self.value))? {
+            Observable::Domain { name, exact } => {
+                Ok(Observable::Domain { name: name.into_owned().into(), exact })
+            }
+            _ => Err(ParseObservableError::Mismatch),
+        }
+    }
 }
 
 fn default_confidence() -> u8 {
     75
-}
-
-fn default_grade() -> Grade {
-    Grade::Malicious
 }
 
 /// Why a text is not a rule pack.

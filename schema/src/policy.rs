@@ -352,6 +352,7 @@ impl Policy {
             inside: default_inside(),
             decide: vec![
                 rule("plugx.*", Grade::Malicious, 5),
+                rule("c2.*", Grade::Malicious, 5),
                 rule("indicator.*", Grade::Malicious, 3),
                 rule("behaviour.*", Grade::Suspect, 0),
             ],

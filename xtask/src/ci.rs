@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     demo::test(&[])?;
     demo::demo(&["--once", "--json"])?;
     bench::contain(&["--short"])?;
+    captures::negatives(&["--short"])?;
     match shared() {
         Some(shared) => {
             captures::run(&shared.join("data/pcap").to_string_lossy())?;

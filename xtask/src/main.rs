@@ -8,6 +8,8 @@ mod captures;
 mod ci;
 mod demo;
 mod host;
+mod parity;
+mod shipped;
 mod tidy;
 
 use std::process::ExitCode;
@@ -23,7 +25,10 @@ cargo xtask VERB
   bench engine DIR         cost per packet in replay beside the bare libpcap loop; DIR holds the workload generator
   bench indicators DIR     1,000 against 1,000,000 addresses and names: start, memory, cost per packet
   bench contain [--short]  time to contain in the laboratory, beside a forked nft
-  captures DIR             replay public captures: no panic, every frame accounted for, no plugx.tcp
+  captures DIR             replay public captures: no panic, every frame accounted for, nothing that cuts but where it belongs
+  negatives [--short]      random payloads with forged sizes through the engine: nothing that cuts
+  parity DIR [FILE…]       JA3, JA4, server names and DNS names of public captures beside tshark's: every difference
+  shipped-indicators CSV   make rules/indicators of a table of public indicators: licences, expiry, provenance
 ";
 
 fn main() -> ExitCode {
@@ -38,7 +43,10 @@ fn main() -> ExitCode {
         ["bench", "engine", folder, rest @ ..] => bench::engine(folder, rest),
         ["bench", "indicators", folder] => bench::indicators(folder),
         ["bench", "contain", rest @ ..] => bench::contain(rest),
+        ["shipped-indicators", table] => shipped::make(table),
         ["captures", folder] => captures::run(folder),
+        ["negatives", rest @ ..] => captures::negatives(rest),
+        ["parity", folder, files @ ..] => parity::run(folder, files),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -1,9 +1,12 @@
-//! Enters: frames, from interfaces ([`live`]) or capture files ([`pcapfile`]). Leaves: the
+//! Enters: frames, from interfaces ([`live`]), capture files ([`pcapfile`]) or the kernel's log of what it
+//! dropped ([`refused`]). Leaves: the
 //! engine's [`Frame`]s with the clock of the capture, and counts of what was lost.
 //! Must not know: what becomes of a frame (`enforce`, `sync`).
 
 pub mod live;
 pub mod pcapfile;
+pub mod refused;
+mod split;
 
 use sekisho_engine::wire::{Frame, LinkType};
 

@@ -41,7 +41,7 @@ pub enum Verb {
     Enroll(EnrollArgs),
     /// Show what was found.
     Findings(FindingsArgs),
-    /// Check indicator lists, or count what is looked for.
+    /// Check lists and feeds, compile them, or count what is looked for.
     Indicators(IndicatorsArgs),
     /// Verify the journal.
     Journal(JournalArgs),
@@ -53,8 +53,8 @@ pub enum Verb {
     Release(ReleaseArgs),
     /// Judge captures as if they were live; nothing is cut.
     Replay(ReplayArgs),
-    /// (not in this version) Test rules against their cases.
-    Rules(Rest),
+    /// Test rules against their cases.
+    Rules(RulesArgs),
     /// Watch, cut and tell, until stopped.
     Run(ConfigArgs),
     /// Show what is cut now, why, until when, and whether it is proven.
@@ -182,14 +182,81 @@ pub struct IndicatorsArgs {
 /// What to do with indicators.
 #[derive(Debug, Subcommand)]
 pub(super) enum IndicatorsVerb {
-    /// Check lists without loading them anywhere.
-    Check {
-        /// The lists.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
+    /// Check lists, feeds and compiled sets without loading them anywhere.
+    Check(IndicatorsCheckArgs),
+    /// Make one compiled set of lists and feeds.
+    Import(Box<IndicatorsImportArgs>),
     /// Count what this configuration looks for.
     Stats(ReadArgs),
+}
+
+/// How a list or feed is read.
+#[derive(Debug, Args)]
+pub(super) struct IndicatorsReadArgs {
+    /// plain, csv, stix, misp, zeek, suricata or dataset; by default found out by the content.
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<sekisho_schema::intel::Format>,
+    /// What values are that don't say it: ja3, certificate, user-agent, domain, …
+    #[arg(long, value_name = "KIND")]
+    pub(super) kind: Option<sekisho_schema::intel::Kind>,
+    /// Also take addresses of private use.
+    #[arg(long)]
+    pub(super) allow_private: bool,
+}
+
+/// `indicators check`
+#[derive(Debug, Args)]
+pub(super) struct IndicatorsCheckArgs {
+    /// The files.
+    #[arg(required = true)]
+    pub(super) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) read: IndicatorsReadArgs,
+    /// The directory of trust anchors that seals are checked against; by default that of the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub(super) trust: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// `indicators import`
+#[derive(Debug, Args)]
+pub(super) struct IndicatorsImportArgs {
+    /// Lists, feeds and compiled sets; those named first take precedence.
+    #[arg(required = true, value_name = "INPUT")]
+    pub(super) inputs: Vec<PathBuf>,
+    /// Where the compiled set goes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) read: IndicatorsReadArgs,
+    /// Who says so, for a single input; by default each input's file name.
+    #[arg(long, value_name = "NAME")]
+    pub(super) source: Option<String>,
+    /// 0 to 100, for values whose source says nothing.
+    #[arg(long, value_name = "N", default_value_t = 75, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(super) confidence: u8,
+    /// odd, suspect or malicious, for values whose source says nothing.
+    #[arg(long, value_name = "GRADE", default_value = "malicious", value_parser = grade)]
+    pub(super) grade: sekisho_schema::Grade,
+    /// How long values count that say no end, from when they were last seen.
+    #[arg(long, value_name = "SPAN")]
+    pub(super) valid_for: Option<Span>,
+    /// The file of the secret key to seal the set with.
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: Option<PathBuf>,
+    /// For how long the seal is fresh.
+    #[arg(long, value_name = "SPAN", default_value = "90d")]
+    pub(super) expires: Span,
+}
+
+fn grade(text: &str) -> Result<sekisho_schema::Grade, String> {
+    match text {
+        "malicious" => Ok(sekisho_schema::Grade::Malicious),
+        "odd" => Ok(sekisho_schema::Grade::Odd),
+        "suspect" => Ok(sekisho_schema::Grade::Suspect),
+        other => Err(format!("\"{other}\" is no grade; grades are odd, suspect and malicious")),
+    }
 }
 
 /// `journal`
@@ -268,4 +335,28 @@ pub struct ReplayArgs {
     /// Also show the ruleset and the elements that the kernel would hold at the end.
     #[arg(long)]
     pub show_ruleset: bool,
+}
+
+/// `rules`
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// What to do with the rules.
+    #[command(subcommand)]
+    pub verb: RulesVerb,
+}
+
+/// What to do with the rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesVerb {
+    /// Play every case to the shipped packs and those of the folder.
+    Test {
+        /// The folder with `packs/` and `cases/`; by default the installed one.
+        dir: Option<PathBuf>,
+        /// Also write each case as a capture into this folder.
+        #[arg(long, value_name = "FOLDER")]
+        write: Option<PathBuf>,
+        /// How to answer.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
 }

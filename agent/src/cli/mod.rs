@@ -13,6 +13,7 @@ mod journal;
 mod policy;
 mod release;
 mod replay;
+mod rules;
 mod run;
 mod status;
 mod text;
@@ -120,13 +121,13 @@ fn dispatch(cli: Cli, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
         Verb::Policy(args) => policy::run(args, console),
         Verb::Release(args) => release::run(args, console),
         Verb::Replay(args) => replay::run(&args, console),
+        Verb::Rules(args) => rules::run(&args, console),
         Verb::Run(args) => run::run(&args, console),
         Verb::Status(args) => status::run(&args, console),
         Verb::Version => version::run(console),
         Verb::Baseline(_) => later("baseline"),
         Verb::Drill(_) => later("drill"),
         Verb::Preview(_) => later("preview"),
-        Verb::Rules(_) => later("rules test"),
         Verb::Top(_) => later("top"),
     }
 }

@@ -52,6 +52,7 @@ fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out)?;
     mode(status, out)?;
     sight(status, out)?;
+    known(status, out)?;
     let policy = &status.policy;
     let frozen = if policy.frozen { ", EXPIRED and frozen" } else { "" };
     writeln!(
@@ -176,8 +177,13 @@ fn sight(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
             } else {
                 String::new()
             };
+            let paths = if interface.paths.starts_with("bulk only") {
+                format!("; {}", interface.paths)
+            } else {
+                String::new()
+            };
             format!(
-                "{} {} ({} frames{dropped})",
+                "{} {} ({} frames{dropped}{paths})",
                 interface.name, interface.state, interface.received
             )
         })
@@ -192,6 +198,27 @@ fn sight(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         "sight      {interfaces}; {} flows, {} bytes out; scheduling: {}",
         capture.flows, capture.bytes_out, capture.realtime
     )
+}
+
+fn known(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let known = &status.known;
+    if known.wanted + known.held == 0 && known.failure.is_none() {
+        return Ok(());
+    }
+    let over = if known.over_cap > 0 {
+        format!(", {} LEFT OUT (more than [limits] preloaded)", known.over_cap)
+    } else {
+        String::new()
+    };
+    writeln!(
+        out,
+        "known      {} of {} known destinations are dropped by the kernel{over}; {} packets so far",
+        known.held, known.wanted, known.dropped
+    )?;
+    match &known.failure {
+        Some(failure) => writeln!(out, "KNOWN      NOT ALL HELD OR TOLD: {failure}"),
+        None => Ok(()),
+    }
 }
 
 fn journal(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {

@@ -16,7 +16,7 @@ pub struct Config {
     pub interfaces: Option<Vec<String>>,
     /// Capture filter.
     pub filter: Option<String>,
-    /// Bytes of the kernel's ring for each interface.
+    /// Bytes of the kernel's rings for each interface.
     pub ring_bytes: i32,
     /// Whether frames for other hosts are taken.
     pub promiscuous: bool,
@@ -38,6 +38,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Bounds of the engine.
     pub limits: Limits,
+    /// Known destinations that the kernel holds at most.
+    pub preloaded: usize,
     /// Bytes of the journal.
     pub journal_cap: u64,
 }
@@ -115,6 +117,7 @@ impl Config {
             geo: raw.geo.database,
             metrics: raw.metrics.enabled.unwrap_or(true).then_some(listen),
             limits,
+            preloaded: raw.limits.preloaded.unwrap_or(1_000_000),
             journal_cap: journal_mib << 20,
             state,
         })

@@ -68,7 +68,7 @@ pub struct RawCapture {
     pub interfaces: Option<Vec<String>>,
     /// A filter in the language of pcap-filter(7). Default: none, everything is seen.
     pub filter: Option<String>,
-    /// MiB of the kernel's capture ring for each interface, 1 to 1024. Default: 32.
+    /// MiB of the kernel's capture rings for each interface, 1 to 1024: half for what can decide, half for transfers. Default: 32.
     pub ring_mib: Option<u32>,
     /// Whether frames for other hosts are taken too, for a mirror port. Default: false.
     pub promiscuous: Option<bool>,
@@ -138,6 +138,8 @@ pub struct RawLimits {
     pub destinations: Option<usize>,
     /// Containments held at once. Default: 4096.
     pub containments: Option<usize>,
+    /// Known destinations that the kernel is made to drop beforehand, in mode enforce; 0 for none. Default: 1000000.
+    pub preloaded: Option<usize>,
     /// MiB of the journal; the oldest segments go first, acknowledged ones before others. Default: 256.
     pub journal_mib: Option<u64>,
 }
@@ -194,6 +196,7 @@ impl RawConfig {
         overlay!(self, other, limits.heads);
         overlay!(self, other, limits.destinations);
         overlay!(self, other, limits.containments);
+        overlay!(self, other, limits.preloaded);
         overlay!(self, other, limits.journal_mib);
     }
 }

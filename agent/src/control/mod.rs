@@ -10,6 +10,7 @@ mod server;
 pub use client::{AskError, ask};
 pub use protocol::{
     Answer, CaptureStatus, CollectorStatus, ContainmentStatus, InterfaceStatus, JournalStatus,
+    KnownStatus,
     ModeStatus, PolicyStatus, Request, Status,
 };
 pub use scrape::serve_metrics;

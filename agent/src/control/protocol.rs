@@ -113,6 +113,9 @@ pub struct InterfaceStatus {
     pub received: u64,
     /// Frames dropped by the kernel.
     pub dropped: u64,
+    /// `trigger and bulk`, or why everything comes by the block.
+    #[serde(default)]
+    pub paths: String,
 }
 
 /// What the agent sees.
@@ -139,6 +142,25 @@ pub struct ContainmentStatus {
     pub explanation: Option<String>,
     /// What the kernel holds; `None` until it was read back.
     pub receipt: Option<Receipt>,
+}
+
+/// Destinations known beforehand, dropped by the kernel before their first packet leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownStatus {
+    /// How many the kernel holds.
+    pub held: u64,
+    /// How many it shall hold.
+    pub wanted: u64,
+    /// How many are left out because more than `[limits] preloaded` are known.
+    pub over_cap: u64,
+    /// Networks, which are compared with packets that were seen, not held.
+    pub networks: u64,
+    /// Those that an exemption, the collector or this host itself forbids to hold.
+    pub exempt: u64,
+    /// Packets dropped for them since the ruleset was first loaded.
+    pub dropped: u64,
+    /// What went wrong the last time.
+    pub failure: Option<String>,
 }
 
 /// How the journal fares.
@@ -198,6 +220,9 @@ pub struct Status {
     pub enforcement: Option<String>,
     /// Paths that a cut does not close.
     pub coverage: Vec<String>,
+    /// Destinations known beforehand.
+    #[serde(default)]
+    pub known: KnownStatus,
     /// How the journal fares.
     pub journal: JournalStatus,
     /// How the link to the collector fares.

@@ -98,6 +98,11 @@ impl Cut {
         Ok(())
     }
 
+    /// The plan in force.
+    pub(super) const fn plan(&self) -> &Plan {
+        self.enforcer.plan()
+    }
+
     /// What this host cannot cut, by name.
     pub(super) const fn coverage(&self) -> &Coverage {
         &self.coverage

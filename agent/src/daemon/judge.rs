@@ -1,12 +1,15 @@
 //! The live caller of the engine: frames and messages in, cuts at once, records afterwards.
 
+mod known;
 mod publish;
 
 use super::board::Board;
 use super::cut::{Cut, Effect};
+use super::reload::Reload;
 use super::shared::Shared;
 use super::warden::Warden;
 use super::{Drifted, Message};
+use known::Known;
 use crate::chain::causes;
 use crate::clock;
 use crate::control::{Answer, InterfaceStatus, OrderRequest};
@@ -16,7 +19,8 @@ use crate::host::owner::owner;
 use crate::journal::JournalHandle;
 use sekisho_engine::wire::Frame;
 use sekisho_engine::{Engine, HostFact, Input, Output};
-use sekisho_schema::event::Gap;
+use sekisho_engine::rules::SourceCounts;
+use sekisho_schema::event::{Gap, PolicyChange};
 use sekisho_schema::policy::Mode;
 use sekisho_schema::sealed::Local;
 use sekisho_schema::{
@@ -46,6 +50,8 @@ pub(super) struct Constant {
     pub(super) boot: String,
     pub(super) started_at: Timestamp,
     pub(super) journal_dir: std::path::PathBuf,
+    /// Known destinations that the kernel holds at most.
+    pub(super) preloaded: usize,
 }
 
 /// The judgement and its hands.
@@ -58,7 +64,9 @@ pub(super) struct Judge {
     pub(super) places: Places,
     pub(super) realtime: String,
     pub(super) policy_origin: &'static str,
+    pub(super) reload: Option<Reload>,
     cut: Option<Cut>,
+    known: Known,
     board: Board,
     sockets: Option<Sockets>,
     pending: Vec<Record>,
@@ -94,7 +102,9 @@ impl Judge {
             places,
             realtime: String::new(),
             policy_origin,
+            reload: None,
             cut: None,
+            known: Known::default(),
             board: Board::default(),
             sockets: Sockets::open().ok(),
             pending: Vec::new(),
@@ -240,6 +250,7 @@ impl Judge {
         self.policy_origin = origin;
         self.arm(&policy);
         self.input(Input::Policy(Box::new(policy), clock::now()));
+        self.wish_known();
         self.publish();
     }
 
@@ -261,6 +272,7 @@ impl Judge {
         if self.cut.is_some() {
             let policy = self.engine.policy().clone();
             self.arm(&policy);
+            self.wish_known();
         }
     }
 
@@ -272,6 +284,7 @@ impl Judge {
         if self.cut.is_some() {
             let policy = self.engine.policy().clone();
             self.arm(&policy);
+            self.wish_known();
         }
     }
 
@@ -282,6 +295,7 @@ impl Judge {
             on_link: self.ground.on_link.clone(),
             exempt: policy.exempt.clone(),
             collector: self.ground.collector.clone(),
+            known: !self.cutting_grades(policy).is_empty(),
         }
     }
 
@@ -289,7 +303,11 @@ impl Judge {
     /// what it holds from before is ours to tell and to release whatever the mode.
     fn arm(&mut self, policy: &Policy) {
         self.rearm_at = None;
-        let is_needed = || policy.mode == Mode::Enforce || Enforcer::is_holding().unwrap_or(false);
+        let is_needed = || {
+            policy.mode == Mode::Enforce
+                || Enforcer::is_holding().unwrap_or(false)
+                || known::is_left_behind()
+        };
         if self.cut.is_none() && !is_needed() {
             return;
         }
@@ -320,6 +338,7 @@ impl Judge {
         match Enforcer::remove() {
             Ok(()) => {
                 self.cut = None;
+                self.wish_known();
                 self.shared.metrics.values().table_owned = false;
                 tracing::info!("nothing is cut and the mode cuts nothing: our tables are gone");
             }
@@ -382,6 +401,8 @@ impl Judge {
         match message {
             Message::Collector(addresses) => self.collector_at(addresses),
             Message::Drift(drifted) => self.mend(&drifted),
+            Message::Detectors(rules) => self.engine.adopt_detectors(*rules, clock::now()),
+            Message::KnownDue => self.wish_known(),
             Message::Order(request) => self.order(request),
             Message::Policy(policy) => self.adopt(*policy, "collector"),
             Message::Proved { containment, proof } => {
@@ -392,10 +413,44 @@ impl Judge {
                     self.publish();
                 }
             }
+            Message::Piece(piece, back) => {
+                // Where nobody takes it back, it is dropped here.
+                let _ = back.send(self.engine.exchange_piece(*piece));
+            }
             Message::Record(record) => self.write_down(*record),
+            Message::Reload => {
+                if let Some(reload) = &self.reload {
+                    reload.ask();
+                }
+            }
+            Message::Reloaded { counts, why } => self.reloaded(&counts, why),
             Message::Stop => return false,
         }
         true
+    }
+
+    /// Rules were read anew, or the old ones stay; on record either way.
+    fn reloaded(&mut self, counts: &SourceCounts, why: Option<String>) {
+        let version = self.engine.policy_version();
+        let outcome = if why.is_none() { "rules-reloaded" } else { "rules-refused" };
+        let total = self.engine.rules().indicators.counts().total();
+        tracing::info!(outcome, indicators = total, "rules");
+        self.tell_indicators(counts, total);
+        let change =
+            PolicyChange { version, outcome: outcome.to_owned(), why, in_force: version };
+        self.write_down(Record { at: clock::now(), body: Body::Policy(change) });
+        self.wish_known();
+        self.drain();
+        self.publish();
+    }
+
+    pub(super) fn tell_indicators(&self, counts: &SourceCounts, total: usize) {
+        let mut values = self.shared.metrics.values();
+        values.indicators.clear();
+        for (source, count) in counts {
+            values.indicators.insert(("list".to_owned(), source.clone()), *count);
+        }
+        values.indicators.insert(("all".to_owned(), "all".to_owned()), total as u64);
     }
 
     fn mend(&mut self, drifted: &Drifted) {
@@ -413,6 +468,7 @@ impl Judge {
         if let Some(cut) = &mut self.cut {
             cut.mend(drifted.rules);
         }
+        self.known.look();
         self.publish();
     }
 
@@ -446,6 +502,7 @@ impl Judge {
         if self.rearm_at.is_some_and(|at| at <= now) {
             let policy = self.engine.policy().clone();
             self.arm(&policy);
+            self.wish_known();
         }
         self.stand_down();
         self.chores(now);

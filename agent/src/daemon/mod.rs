@@ -5,6 +5,8 @@
 //! |---|---|---|
 //! | `detect` | reads frames, judges them, cuts in the same breath; asks for SCHED_FIFO 1 | frames, deadlines, its inbox |
 //! | `warden` | proves each cut, looks for drift each second | its inbox, one second |
+//! | `preload` | puts known destinations into the kernel, in small commits | its inbox, two seconds |
+//! | `reload` | reads rules anew, makes them piece by piece | SIGHUP, changed files |
 //! | `journal` | writes records, makes them durable | its queue |
 //! | `tokio` (one) | control socket, collector, metrics, signals | the network |
 //! | `log` | writes lines of the log to standard error | its queue, whoever reads |
@@ -14,6 +16,8 @@
 //! | from → to | carries | full |
 //! |---|---|---|
 //! | anyone → `detect` | orders, policies, proofs, drift, stop (`Message`) | never: senders are few and rare |
+//! | `detect` → `preload` | what shall be held beforehand | never: one for each policy, reload, change of addresses |
+//! | `reload` → `detect` | one piece of the indicators at a time; the old one comes back | never: it waits for the old one |
 //! | `detect` → `warden` | cuts to prove, the set to compare with | never: one for each cut |
 //! | anyone → `journal` | records | counted as lost, told as a gap; nobody waits; the last places are for cuts |
 //! | anyone → `log` | lines | counted as lost, said in the log; nobody waits |
@@ -25,7 +29,9 @@
 mod board;
 mod cut;
 mod judge;
+mod preload;
 mod realtime;
+mod reload;
 mod service;
 mod shared;
 mod start;
@@ -37,9 +43,11 @@ pub use realtime::ask_for_realtime;
 pub use start::{RunOutcome, run};
 
 use crate::control::OrderRequest;
+use sekisho_engine::detect::indicator_set::Piece;
+use sekisho_engine::rules::{Rules, SourceCounts};
 use sekisho_schema::{ContainmentId, Policy, Proof, Record, Verified};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, SyncSender};
 
 /// What the detecting thread is told by others.
 enum Message {
@@ -47,14 +55,24 @@ enum Message {
     Collector(Vec<std::net::SocketAddr>),
     /// The kernel holds something else than it should.
     Drift(Drifted),
+    /// What is known beforehand is to be held anew.
+    KnownDue,
+    /// What rules say beside their indicators.
+    Detectors(Box<Rules>),
     /// A person's order.
     Order(OrderRequest),
+    /// A piece of the indicators to put in its place; the one that was there goes back.
+    Piece(Box<Piece>, SyncSender<Piece>),
     /// A policy whose seal held.
     Policy(Box<Verified<Policy>>),
     /// A cut was tried.
     Proved { containment: ContainmentId, proof: Proof },
     /// Something to write down that happened elsewhere.
     Record(Box<Record>),
+    /// Rules shall be read anew.
+    Reload,
+    /// Rules were read anew, or why not.
+    Reloaded { counts: SourceCounts, why: Option<String> },
     /// End.
     Stop,
 }

@@ -107,19 +107,24 @@ impl Running {
 }
 
 async fn heed_signals(shared: Arc<Shared>) {
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(error = %causes(&error), "cannot heed signals");
-                return;
-            }
-        };
+    let listen = |kind| {
+        signal(kind).inspect_err(|error| {
+            tracing::error!(error = %causes(error), "cannot heed signals");
+        })
+    };
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
+        listen(SignalKind::terminate()),
+        listen(SignalKind::interrupt()),
+        listen(SignalKind::hangup()),
+    ) else {
+        return;
+    };
     loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shared.inbox.send(Message::Stop);
+        let message = tokio::select! {
+            _ = terminate.recv() => Message::Stop,
+            _ = interrupt.recv() => Message::Stop,
+            _ = hangup.recv() => Message::Reload,
+        };
+        shared.inbox.send(message);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::ask_for_realtime;
 use super::judge::{Constant, Ground, Judge};
+use super::reload::Reload;
 use super::service::Service;
 use super::shared::{Adopting, Shared};
 use super::watch::{WAKER, Watch};
@@ -15,8 +16,8 @@ use crate::control::{Status, open_control};
 use crate::host::geoip::Places;
 use crate::journal::{JournalHandle, JournalOptions, spawn};
 use crate::metrics::Metrics;
-use crate::rules::load_rules;
-use crate::state::{LoadedPolicy, PolicyOrigin, load_policy, private_dir, write_atomically};
+use crate::rules::RuleSources;
+use crate::state::{LoadedPolicy, PolicyOrigin, load_anchors, load_policy, private_dir, write_atomically};
 use crate::sync::{Identity, SyncState};
 use rustls::ClientConfig;
 use sekisho_engine::learn::Baseline;
@@ -267,7 +268,7 @@ fn link(config: &Config) -> Option<(String, Arc<ClientConfig>)> {
 }
 
 fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
-    use crate::control::{CaptureStatus, CollectorStatus, JournalStatus, ModeStatus, PolicyStatus};
+    use crate::control::{CaptureStatus, CollectorStatus, JournalStatus, KnownStatus, ModeStatus, PolicyStatus};
     let now = clock::now();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -287,6 +288,7 @@ fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
         findings: 0,
         enforcement: None,
         coverage: Vec::new(),
+        known: KnownStatus::default(),
         journal: JournalStatus::default(),
         collector: CollectorStatus::default(),
     }
@@ -325,30 +327,26 @@ impl Beginning<'_> {
         if let Some(baseline) = read_baseline(&config.state) {
             engine.handle(Input::Baseline(Box::new(baseline), now));
         }
+        // A directory of packs that is not there may come.
         let packs = if config.rules.exists() { vec![config.rules.clone()] } else { Vec::new() };
-        let rules = load_rules(&packs, &config.lists, Local::Installed);
+        let sources = RuleSources {
+            anchors: load_anchors(&config.trust).ok(),
+            now: Some(now),
+            seed,
+            ..RuleSources::new(&packs, &config.lists, Local::Installed)
+        };
+        let rules = sources.load();
         for error in &rules.left_out {
             tracing::error!(error = %causes(error), state = "it is left out; the other rules are in force", help = "`sekisho check`", "cannot use rules");
         }
-        let counts = rules.rules.indicators.counts().total();
-        for (source, lines) in &rules.rules.lists {
-            shared
-                .metrics
-                .values()
-                .indicators
-                .insert(("list".to_owned(), source.clone()), *lines as u64);
-        }
-        shared
-            .metrics
-            .values()
-            .indicators
-            .insert(("all".to_owned(), "all".to_owned()), counts as u64);
+        let (counts, total) = (rules.counts, rules.rules.indicators.counts().total());
         engine.handle(Input::Rules(Box::new(rules.rules), now));
         let constant = Constant {
             host: config.host.clone(),
             boot,
             started_at: now,
             journal_dir: config.journal_dir(),
+            preloaded: config.preloaded,
         };
         let ground = Ground { uplinks, on_link, collector };
         let places = places(config);
@@ -359,6 +357,11 @@ impl Beginning<'_> {
         };
         let mut judge =
             Judge::new(engine, constant, ground, Arc::clone(&shared), journal, places, origin);
+        judge.tell_indicators(&counts, total);
+        let (inbox, metrics) = (shared.inbox.clone(), Arc::clone(&shared.metrics));
+        judge.reload = Reload::spawn(sources, counts, inbox, metrics)
+            .inspect_err(|error| tracing::error!(%error, state = "rules are as they are until a restart", "no thread for reloads"))
+            .ok();
         for error in &loaded.refused {
             shared.adopting().refused = Some(causes(error));
             shared.refuse_policy(error, loaded.policy.version);

@@ -2,10 +2,12 @@
 
 use super::Message;
 use super::judge::Judge;
-use crate::capture::live::{LiveCapture, LiveOptions, NextFrame, OpenLiveError};
+use crate::capture::live::{LiveCapture, LiveOptions, NextFrame, OpenLiveError, Paths, Way};
+use crate::capture::refused::RefusedLog;
 use crate::chain::causes;
 use crate::clock;
 use crate::control::InterfaceStatus;
+use crate::enforce::LOG_GROUP;
 use crate::host::interfaces::{Interface, interfaces, on_link, own_addresses, uplinks};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -18,8 +20,16 @@ use std::time::{Duration, Instant};
 
 /// The waker's token; captures have those above it.
 pub(super) const WAKER: Token = Token(0);
-/// Frames taken from one interface before the others and the messages have their turn.
+/// Frames of each kind taken from one interface before the others and the messages have their turn.
 const BATCH: usize = 2048;
+/// Frames of transfers judged before those that can decide are looked for again: some 50 µs.
+const STRIDE: usize = 64;
+/// Wakes a second from which frames are gathered for [`GATHER`].
+const THICK: f64 = 5_000.0;
+/// How long frames are gathered then; a cut comes later by as much at most.
+const GATHER: Duration = Duration::from_micros(80);
+/// How long wakes are counted before they are judged.
+const WINDOW: Duration = Duration::from_millis(20);
 /// Frames reach us at most this late: the kernel's block time-out and a scheduling delay. A
 /// deadline is not processed before every frame that precedes it can have come.
 const GRACE: Span = Span::from_millis(20);
@@ -34,8 +44,33 @@ const KEEP: Duration = Duration::from_secs(3600);
 
 struct Source {
     capture: LiveCapture,
+    /// Tokens of its descriptors, the one for what can decide first where there are two.
+    tokens: Vec<Token>,
+    /// Whether there may be frames: asking a ring that has none is a call to the kernel.
+    ready: bool,
     received: u64,
     dropped: u64,
+}
+
+/// Waking for each frame costs more than judging it: where wakes come thick, frames are gathered for a moment.
+struct Wakes {
+    since: Instant,
+    count: u32,
+    thick: bool,
+}
+
+impl Wakes {
+    /// How long to gather frames before the next look.
+    fn pause(&mut self, now: Instant) -> Option<Duration> {
+        self.count += 1;
+        let lasted = now.duration_since(self.since);
+        if lasted >= WINDOW {
+            self.thick = f64::from(self.count) > THICK * lasted.as_secs_f64();
+            (self.since, self.count) = (now, 0);
+        }
+        // A gathered wake stands for several: it must not look like a thin one.
+        self.thick.then_some(GATHER)
+    }
 }
 
 /// Captures and when to look at what.
@@ -47,6 +82,8 @@ pub(super) struct Watch {
     failed: Vec<InterfaceStatus>,
     seen: (Vec<Interface>, BTreeSet<IpAddr>),
     next_token: usize,
+    /// What the kernel drops of known destinations.
+    log: Option<(RefusedLog, Token)>,
 }
 
 impl Watch {
@@ -59,6 +96,7 @@ impl Watch {
             failed: Vec::new(),
             seen: (Vec::new(), BTreeSet::new()),
             next_token: 1,
+            log: None,
         }
     }
 
@@ -97,6 +135,7 @@ impl Watch {
                         state: causes(&error),
                         received: 0,
                         dropped: 0,
+                        paths: String::new(),
                     });
                     errors.push(error);
                 }
@@ -106,15 +145,22 @@ impl Watch {
     }
 
     fn register(&mut self, capture: LiveCapture) {
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        if let Err(error) =
-            self.poll.registry().register(&mut SourceFd(&capture.fd()), token, Interest::READABLE)
-        {
-            // Without readiness frames are still read at every wake-up, at least once a second.
-            tracing::error!(interface = capture.interface(), %error, "cannot wait for frames of an interface");
+        if let Paths::BulkOnly(why) = capture.paths() {
+            tracing::warn!(interface = capture.interface(), %why, state = "everything is seen, up to a millisecond later", "no trigger path");
         }
-        self.sources.push(Source { capture, received: 0, dropped: 0 });
+        let mut tokens = Vec::new();
+        for fd in capture.fds() {
+            let token = Token(self.next_token);
+            self.next_token += 1;
+            tokens.push(token);
+            if let Err(error) =
+                self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
+            {
+                // Without readiness frames are still read at every wake-up, at least once a second.
+                tracing::error!(interface = capture.interface(), %error, "cannot wait for frames of an interface");
+            }
+        }
+        self.sources.push(Source { capture, tokens, ready: true, received: 0, dropped: 0 });
     }
 
     /// Names of the interfaces that are captured.
@@ -133,6 +179,7 @@ impl Watch {
         let (mut chores_at, mut look_at, mut keep_at) =
             (Instant::now(), Instant::now() + LOOK, Instant::now() + KEEP);
         let mut busy = false;
+        let mut wakes = Wakes { since: Instant::now(), count: 0, thick: false };
         let mut since = (clock::now(), Instant::now());
         loop {
             let timeout = if busy { Duration::ZERO } else { patience(&judge, chores_at) };
@@ -142,9 +189,24 @@ impl Watch {
                 tracing::error!(%error, "cannot wait for frames");
                 std::thread::sleep(Duration::from_millis(10));
             }
+            for event in &events {
+                let concerns = |source: &&mut Source| source.tokens.contains(&event.token());
+                if let Some(source) = self.sources.iter_mut().find(concerns) {
+                    // Only the handle for what can decide is asked at every look.
+                    source.ready |= source.tokens.last() == Some(&event.token());
+                }
+            }
             // Before any frame and deadline: a lease must not end by a clock that was set.
             follow_clock(&mut since, &mut judge);
             busy = self.read(&mut judge);
+            if !busy
+                && events.iter().any(|event| event.token() != WAKER)
+                && let Some(pause) = wakes.pause(Instant::now())
+            {
+                std::thread::sleep(pause);
+                busy = true;
+            }
+            self.follow_known(&mut judge, &events);
             while let Ok(message) = inbox.try_recv() {
                 if !judge.message(message) {
                     keep(&judge.engine.baseline());
@@ -162,6 +224,8 @@ impl Watch {
             if instant >= chores_at {
                 chores_at = instant + HOUSEKEEPING;
                 self.count_losses(&mut judge);
+                // A descriptor that could not be registered is read all the same.
+                self.sources.iter_mut().for_each(|source| source.ready = true);
                 let status = self.status();
                 judge.housekeeping(&status);
             }
@@ -190,13 +254,47 @@ impl Watch {
         more
     }
 
+    /// Opens, reads and closes the log of what the kernel drops of known destinations.
+    fn follow_known(&mut self, judge: &mut Judge, events: &Events) {
+        match (&mut self.log, judge.listens()) {
+            (Some((log, token)), true) => {
+                if events.iter().any(|event| event.token() == *token) {
+                    judge.hear(log);
+                }
+                if judge.has_known_waiting() {
+                    judge.hold_known(Ok(()));
+                }
+            }
+            (None, true) if judge.has_known_waiting() => {
+                let opened = self.open_log();
+                judge.hold_known(opened);
+            }
+            (Some(_), false) => self.log = None,
+            (None, _) => {}
+        }
+    }
+
+    fn open_log(&mut self) -> Result<(), String> {
+        let log = RefusedLog::open(LOG_GROUP).map_err(|error| causes(&error))?;
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&log.fd()), token, Interest::READABLE)
+            .map_err(|error| error.to_string())?;
+        self.log = Some((log, token));
+        Ok(())
+    }
+
     fn give_up(&mut self, at: usize, why: &str, judge: &mut Judge) {
         if at >= self.sources.len() {
             return;
         }
         let source = self.sources.remove(at);
         let name = source.capture.interface().to_owned();
-        let _ = self.poll.registry().deregister(&mut SourceFd(&source.capture.fd()));
+        for fd in source.capture.fds() {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
         tracing::error!(interface = %name, error = why, state = "frames there are not seen until it comes back", "lost the capture of an interface");
         judge.gap("capture-lost", 1, format!("interface {name} can't be captured any more: {why}"));
         self.failed.push(InterfaceStatus {
@@ -204,6 +302,7 @@ impl Watch {
             state: why.to_owned(),
             received: source.received,
             dropped: source.dropped,
+            paths: String::new(),
         });
     }
 
@@ -226,6 +325,7 @@ impl Watch {
             state: "capturing".to_owned(),
             received: source.received,
             dropped: source.dropped,
+            paths: source.capture.paths().to_string(),
         });
         captured.chain(self.failed.iter().cloned()).collect()
     }
@@ -255,17 +355,42 @@ fn loop_frames(
     broken: &mut Option<(usize, String)>,
     at: usize,
 ) -> bool {
-    for _ in 0..BATCH {
-        match source.capture.next_frame() {
-            NextFrame::Frame(frame) => judge.frame(frame),
-            NextFrame::Drained => return false,
-            NextFrame::Failed(why) => {
+    for _ in 0..BATCH / STRIDE {
+        let decided = take(&mut source.capture, Way::Trigger, BATCH, judge);
+        let carried = if source.ready {
+            take(&mut source.capture, Way::Bulk, STRIDE, judge)
+        } else {
+            Taken::All
+        };
+        source.ready &= !matches!(carried, Taken::All);
+        match (decided, carried) {
+            (Taken::Failed(why), _) | (_, Taken::Failed(why)) => {
                 *broken = Some((at, why));
                 return false;
             }
+            (Taken::All, Taken::All) => return false,
+            _ => {}
         }
     }
     true
+}
+
+/// How reading ended.
+enum Taken {
+    All,
+    Failed(String),
+    Some,
+}
+
+fn take(capture: &mut LiveCapture, way: Way, most: usize, judge: &mut Judge) -> Taken {
+    for _ in 0..most {
+        match capture.next_frame(way) {
+            NextFrame::Frame(frame) => judge.frame(frame),
+            NextFrame::Drained => return Taken::All,
+            NextFrame::Failed(why) => return Taken::Failed(why),
+        }
+    }
+    Taken::Some
 }
 
 /// Tells the judge when the wall clock moved against the steady one.

@@ -6,7 +6,7 @@ use super::netlink::{
 };
 use super::skeleton::{
     ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, COLLECTOR, CUT_DEST4,
-    CUT_DEST6, DISGUISED, STRICT_DEVICE, TABLE,
+    CUT_DEST6, DISGUISED, KNOWN, STRICT_DEVICE, TABLE,
 };
 use sekisho_schema::Scope;
 use std::collections::BTreeMap;
@@ -16,20 +16,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Messages of nf_tables (`linux/netfilter/nf_tables.h`), within subsystem 10 of nfnetlink.
-const fn nft(message: u16) -> u16 {
+pub(super) const fn nft(message: u16) -> u16 {
     10 << 8 | message
 }
 const GET_CHAIN: u16 = nft(4);
 const GET_RULE: u16 = nft(7);
-const NEW_ELEMENT: u16 = nft(12);
-const GET_ELEMENT: u16 = nft(13);
-const DELETE_ELEMENT: u16 = nft(14);
+pub(super) const NEW_ELEMENT: u16 = nft(12);
+pub(super) const GET_ELEMENT: u16 = nft(13);
+pub(super) const DELETE_ELEMENT: u16 = nft(14);
 const GET_OBJECT: u16 = nft(19);
 /// `NFNL_MSG_BATCH_BEGIN` and `_END` (linux/netfilter/nfnetlink.h).
-const BATCH: [u16; 2] = [0x10, 0x11];
+pub(super) const BATCH: [u16; 2] = [0x10, 0x11];
 
 /// `NFPROTO_INET` (linux/netfilter.h); so are the next.
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 const NETDEV: u8 = 5;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
@@ -214,6 +214,8 @@ pub struct Counters {
     pub disguised: Count,
     /// Dropped by a cut of the host's external egress.
     pub host: Count,
+    /// Dropped because the destination was known beforehand.
+    pub known: Count,
     /// Dropped by a cut of all but management.
     pub management: Count,
 }
@@ -222,7 +224,7 @@ impl Counters {
     /// Everything dropped.
     #[must_use]
     pub fn dropped(&self) -> Count {
-        [self.destinations, self.disguised, self.host, self.management].iter().fold(
+        [self.destinations, self.disguised, self.host, self.known, self.management].iter().fold(
             Count::default(),
             |sum, count| Count {
                 packets: sum.packets.saturating_add(count.packets),
@@ -402,6 +404,7 @@ impl Elements {
                     CUT_DEST4 | CUT_DEST6 => &mut counters.destinations,
                     DISGUISED => &mut counters.disguised,
                     ARMED_HOST => &mut counters.host,
+                    KNOWN => &mut counters.known,
                     ARMED_MANAGEMENT => &mut counters.management,
                     _ => continue,
                 };

@@ -280,6 +280,11 @@ impl Channel {
         Ok(Self { socket, sequence: 1, receive: vec![0; RECEIVE_BYTES] })
     }
 
+    /// The socket itself, for messages that come unasked.
+    pub(crate) fn into_socket(self) -> Socket {
+        self.socket
+    }
+
     /// A fresh sequence number.
     pub(crate) fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1).max(1);

@@ -18,6 +18,8 @@ pub struct Plan {
     pub exempt: Vec<Exemption>,
     /// Endpoints of the collector.
     pub collector: Vec<SocketAddr>,
+    /// Whether destinations known beforehand are dropped before any packet of theirs was seen.
+    pub known: bool,
 }
 
 /// Why a scope is not cut.
@@ -138,6 +140,7 @@ mod tests {
                 },
             ],
             collector: vec!["192.0.2.9:8443".parse().unwrap()],
+            known: true,
         }
     }
 

@@ -3,7 +3,10 @@
 //! Each base chain only jumps to the chain `egress` of its table, so that output, forward,
 //! postrouting and every device judge by the very same list.
 
+mod known;
 mod terms;
+
+pub use self::known::LOG_GROUP;
 
 use super::plan::Plan;
 use ipnet::IpNet;
@@ -45,6 +48,14 @@ pub(super) const DISGUISED: &str = "disguised";
 /// Counter of packets that passed as the collector's (both tables).
 pub(super) const COLLECTOR: &str = "collector";
 
+/// Sets of destinations known beforehand (`inet`), by address and by address and port.
+pub(super) const KNOWN4: &str = "known4";
+pub(super) const KNOWN6: &str = "known6";
+pub(super) const KNOWN4_PORT: &str = "known4_port";
+pub(super) const KNOWN6_PORT: &str = "known6_port";
+/// Chain that drops what goes to a destination known beforehand, and the counter of it (`inet`).
+pub(super) const KNOWN: &str = "known";
+
 /// Seconds after which an element without a time-out of its own would go: nobody can make a permanent cut.
 pub const DEFAULT_TIMEOUT_SECS: u32 = 86_400;
 
@@ -72,7 +83,12 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
             NfListObject::Table(Table { family: layer.family(), name: TABLE.into(), handle: None }),
         );
         for (name, kind) in layer.sets() {
-            add(&mut objects, set(layer, name, kind));
+            add(&mut objects, set(layer, name, SetTypeValue::Single(kind), None));
+        }
+        if layer == Layer::Inet {
+            for (name, kind) in known::sets() {
+                add(&mut objects, set(layer, name, kind, Some(known::COLLECT_SECS)));
+            }
         }
         for name in layer.counters() {
             add(
@@ -87,10 +103,10 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
                 }),
             );
         }
-        let mut regular = vec![EGRESS];
-        if layer == Layer::Netdev {
-            regular.push(DISGUISED);
-        }
+        let regular = match layer {
+            Layer::Inet => [EGRESS, KNOWN],
+            Layer::Netdev => [EGRESS, DISGUISED],
+        };
         for name in regular {
             refill(&mut objects, chain(layer, name));
         }
@@ -194,9 +210,10 @@ impl Layer {
 
     fn counters(self) -> Vec<&'static str> {
         let mut counters = vec![CUT_DEST4, CUT_DEST6, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR];
-        if self == Self::Netdev {
-            counters.push(DISGUISED);
-        }
+        counters.push(match self {
+            Self::Inet => KNOWN,
+            Self::Netdev => DISGUISED,
+        });
         counters
     }
 
@@ -305,6 +322,9 @@ impl Walk<'_> {
             vec![armed, count(ARMED_HOST), Statement::Drop(None)],
             "external egress, while armed",
         );
+        if self.layer == Layer::Inet {
+            known::fill(self, plan);
+        }
     }
 
     /// Frames on a device: a sender of raw frames chooses both the ethertype on the wire and the protocol the kernel believes in.
@@ -524,18 +544,23 @@ fn rule_in(
     );
 }
 
-fn set(layer: Layer, name: &'static str, kind: SetType) -> NfListObject<'static> {
+fn set(
+    layer: Layer,
+    name: &'static str,
+    kind: SetTypeValue<'static>,
+    gc_interval: Option<u32>,
+) -> NfListObject<'static> {
     NfListObject::Set(Box::new(Set {
         family: layer.family(),
         table: TABLE.into(),
         name: name.into(),
         handle: None,
-        set_type: SetTypeValue::Single(kind),
+        set_type: kind,
         policy: None,
         flags: Some(HashSet::from([SetFlag::Timeout])),
         elem: None,
         timeout: Some(DEFAULT_TIMEOUT_SECS),
-        gc_interval: None,
+        gc_interval,
         size: None,
         comment: None,
     }))

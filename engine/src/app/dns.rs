@@ -10,10 +10,15 @@ const HEADER_LEN: usize = 12;
 const MAX_WIRE_NAME_LEN: usize = 255;
 /// Compression pointers followed in one name; honest messages need few.
 const MAX_JUMPS: usize = 16;
-/// Record types and class read here (RFC 1035 §3.2, RFC 3596 §2.1).
+/// Record types and class read here (RFC 1035 §3.2, RFC 2782, RFC 3596 §2.1).
 const TYPE_A: u16 = 1;
+const TYPE_NS: u16 = 2;
 const TYPE_CNAME: u16 = 5;
+const TYPE_PTR: u16 = 12;
+const TYPE_MX: u16 = 15;
+const TYPE_TXT: u16 = 16;
 const TYPE_AAAA: u16 = 28;
+const TYPE_SRV: u16 = 33;
 const CLASS_IN: u16 = 1;
 /// Highest operation code assigned: DSO (RFC 8490).
 const MAX_OPCODE: u16 = 6;
@@ -136,6 +141,31 @@ impl<'a> DnsMessage<'a> {
         Some(Question { name, qtype })
     }
 
+    /// The labels of the first question's name as they were sent, upper and lower case kept; it ends
+    /// where the name is cut, malformed or compressed, which no honest question is.
+    pub fn raw_question_name(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes;
+        let mut at = if self.questions == 0 { bytes.len() } else { HEADER_LEN };
+        std::iter::from_fn(move || {
+            let len = usize::from(*bytes.get(at)?);
+            let label = bytes.get(at + 1..at + 1 + len)?;
+            let within = at + 1 + len - HEADER_LEN < MAX_WIRE_NAME_LEN;
+            at += 1 + len;
+            (within && (1..=63).contains(&len)).then_some(label)
+        })
+    }
+
+    /// Every record of the answer section, whatever its type, as far as the section is there.
+    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
+        let Answers { bytes, mut at, mut left } = self.answers();
+        std::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            let record = Record::read(bytes, at)?;
+            at = record.end;
+            Some(record)
+        })
+    }
+
     /// The addresses and aliases of the answer section, as far as it is there.
     #[must_use]
     pub fn answers(&self) -> Answers<'a> {
@@ -168,15 +198,13 @@ impl Iterator for Answers<'_> {
     fn next(&mut self) -> Option<Answer> {
         while self.left > 0 {
             self.left -= 1;
-            let owner_at = self.at;
-            let record = Record::read(self.bytes, owner_at);
-            let Some(record) = record else {
+            let Some(record) = Record::read(self.bytes, self.at) else {
                 self.left = 0;
                 return None;
             };
             self.at = record.end;
-            if let Some(data) = record.data(self.bytes)
-                && let Some((owner, _)) = read_name(self.bytes, owner_at)
+            if let Some(data) = record.data()
+                && let Some(owner) = record.owner()
             {
                 return Some(Answer { owner, ttl: record.ttl, data });
             }
@@ -185,44 +213,79 @@ impl Iterator for Answers<'_> {
     }
 }
 
-/// The fixed part of a resource record (RFC 1035 §4.1.3).
-struct Record<'a> {
-    kind: u16,
-    class: u16,
-    ttl: u32,
+/// One resource record (RFC 1035 §4.1.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    message: &'a [u8],
+    owner_at: usize,
+    /// The record type (IANA number, e.g. 16 for TXT).
+    pub kind: u16,
+    /// The class; 1 is the Internet.
+    pub class: u16,
+    /// Seconds the record may be kept.
+    pub ttl: u32,
     content_at: usize,
-    content: &'a [u8],
+    /// The record's data as sent; names in it may be compressed.
+    pub rdata: &'a [u8],
     end: usize,
 }
 
 impl<'a> Record<'a> {
-    fn read(message: &'a [u8], at: usize) -> Option<Self> {
-        let fixed_at = skip_name(message, at).ok()?;
+    fn read(message: &'a [u8], owner_at: usize) -> Option<Self> {
+        let fixed_at = skip_name(message, owner_at).ok()?;
         let mut reader = Reader::new(message.get(fixed_at..)?);
         let kind = reader.u16()?;
         let class = reader.u16()?;
         let ttl = reader.u32()?;
-        let content = usize::from(reader.u16()?);
-        let content = reader.take(content)?;
+        let len = usize::from(reader.u16()?);
+        let rdata = reader.take(len)?;
         let content_at = fixed_at + 10;
-        Some(Self { kind, class, ttl, content_at, content, end: content_at + content.len() })
+        let end = content_at + rdata.len();
+        Some(Self { message, owner_at, kind, class, ttl, content_at, rdata, end })
     }
 
-    fn data(&self, message: &[u8]) -> Option<AnswerData> {
+    /// The name that the record belongs to.
+    #[must_use]
+    pub fn owner(&self) -> Option<Name> {
+        read_name(self.message, self.owner_at).map(|(name, _)| name)
+    }
+
+    /// The name in the data of a CNAME, NS, PTR, MX or SRV record, decompressed.
+    #[must_use]
+    pub fn target(&self) -> Option<Name> {
+        let skip = match self.kind {
+            TYPE_NS | TYPE_CNAME | TYPE_PTR => 0,
+            TYPE_MX => 2,
+            TYPE_SRV => 6,
+            _ => return None,
+        };
+        read_name(self.message, self.content_at + skip).map(|(name, _)| name)
+    }
+
+    /// The character strings of a TXT record (RFC 1035 §3.3.14), as far as they are well formed.
+    pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut reader = Reader::new(if self.kind == TYPE_TXT { self.rdata } else { &[] });
+        std::iter::from_fn(move || {
+            let len = usize::from(reader.u8()?);
+            reader.take(len)
+        })
+    }
+
+    fn data(&self) -> Option<AnswerData> {
         // The top bit is mDNS's cache-flush flag (RFC 6762 §10.2).
         if self.class & 0x7FFF != CLASS_IN {
             return None;
         }
         match self.kind {
             TYPE_A => {
-                let octets: [u8; 4] = self.content.try_into().ok()?;
+                let octets: [u8; 4] = self.rdata.try_into().ok()?;
                 Some(AnswerData::Address(IpAddr::from(octets)))
             }
             TYPE_AAAA => {
-                let octets: [u8; 16] = self.content.try_into().ok()?;
+                let octets: [u8; 16] = self.rdata.try_into().ok()?;
                 Some(AnswerData::Address(IpAddr::from(octets)))
             }
-            TYPE_CNAME => Some(AnswerData::Cname(read_name(message, self.content_at)?.0)),
+            TYPE_CNAME => Some(AnswerData::Cname(read_name(self.message, self.content_at)?.0)),
             _ => None,
         }
     }

@@ -1,20 +1,8 @@
 //! The host an HTTP/1 client asks for (RFC 9112 §3.2).
 
 use super::Name;
+use super::http_head::{is_token, may_be_request};
 
-/// Methods that mark a request: RFC 9110 §9, RFC 5789 and, of WebDAV, `PROPFIND`.
-const METHODS: [&[u8]; 10] = [
-    b"CONNECT",
-    b"DELETE",
-    b"GET",
-    b"HEAD",
-    b"OPTIONS",
-    b"PATCH",
-    b"POST",
-    b"PROPFIND",
-    b"PUT",
-    b"TRACE",
-];
 /// How far into a head we look; a host further back than this is not waited for.
 const MAX_HEAD_LEN: usize = 16 * 1024;
 
@@ -44,11 +32,17 @@ pub fn request_host(payload: &[u8]) -> HttpHost {
     let head = payload.get(..MAX_HEAD_LEN).unwrap_or(payload);
     let unfinished =
         if payload.len() < MAX_HEAD_LEN { HttpHost::Incomplete } else { HttpHost::NoHost };
-    let (method, rest) = match split_method(head) {
-        Method::Found(method, rest) => (method, rest),
-        Method::Cut => return HttpHost::Incomplete,
-        Method::Unknown => return HttpHost::NotHttp,
+    if !head.is_empty() && !may_be_request(head) {
+        return HttpHost::NotHttp;
+    }
+    let Some(blank) = head.iter().position(|byte| *byte == b' ') else {
+        return HttpHost::Incomplete;
     };
+    let (method, rest) = head.split_at_checked(blank).unwrap_or_default();
+    let rest = rest.get(1..).unwrap_or_default();
+    if !is_token(method) {
+        return HttpHost::NotHttp;
+    }
     let (line, whole, mut rest) = match split_line(rest) {
         Some((line, rest)) => (line, true, rest),
         None => (rest, false, &[][..]),
@@ -56,8 +50,12 @@ pub fn request_host(payload: &[u8]) -> HttpHost {
     if whole && !is_request_line(line) {
         return HttpHost::NotHttp;
     }
-    if let Some(authority) = target_authority(method, line) {
-        return host_of(authority);
+    let target_end = line.iter().position(|byte| *byte == b' ');
+    let target = target_end.and_then(|end| line.get(..end)).unwrap_or(line);
+    match target_authority(method, target, target_end.is_some()) {
+        Authority::Written(authority) => return found(authority),
+        Authority::Cut => return unfinished,
+        Authority::None => {}
     }
     if !whole {
         return unfinished;
@@ -67,31 +65,15 @@ pub fn request_host(payload: &[u8]) -> HttpHost {
             return HttpHost::NoHost;
         }
         if let Some(value) = host_field(line) {
-            return host_of(value);
+            return found(value);
         }
         rest = after;
     }
     unfinished
 }
 
-/// The first word of a head.
-enum Method<'a> {
-    Cut,
-    Found(&'static [u8], &'a [u8]),
-    Unknown,
-}
-
-/// Splits the method and its blank off.
-fn split_method(head: &[u8]) -> Method<'_> {
-    for method in METHODS {
-        match head.strip_prefix(method) {
-            Some([b' ', rest @ ..]) => return Method::Found(method, rest),
-            Some([]) => return Method::Cut,
-            None if method.starts_with(head) => return Method::Cut,
-            Some(_) | None => {}
-        }
-    }
-    Method::Unknown
+fn found(authority: &[u8]) -> HttpHost {
+    host_of(authority).map_or(HttpHost::NoHost, |(name, port)| HttpHost::Host(name, port))
 }
 
 /// Splits a line off, without its line end; `None` when no line end has arrived.
@@ -106,20 +88,38 @@ fn is_request_line(after_method: &[u8]) -> bool {
     matches!(after_method, [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'])
 }
 
-/// The authority written in the request target, if it is there to its end.
-fn target_authority<'a>(method: &[u8], after_method: &'a [u8]) -> Option<&'a [u8]> {
+/// What a request target says of the authority.
+pub(super) enum Authority<'a> {
+    /// The target ends before the authority does.
+    Cut,
+    /// It names none: the `Host` field does.
+    None,
+    /// It is all there.
+    Written(&'a [u8]),
+}
+
+/// The authority written in a request target; `whole` says that the target is there to its end.
+pub(super) fn target_authority<'a>(method: &[u8], target: &'a [u8], whole: bool) -> Authority<'a> {
     let rest = if method == b"CONNECT" {
-        after_method
+        target
     } else {
-        let scheme_end = after_method.iter().take(12).position(|byte| *byte == b':')?;
-        let (scheme, rest) = after_method.split_at_checked(scheme_end)?;
+        let scheme_end = target.iter().take(12).position(|byte| *byte == b':');
+        let Some((scheme, rest)) = scheme_end.and_then(|end| target.split_at_checked(end)) else {
+            return Authority::None;
+        };
         if scheme.is_empty() || !scheme.iter().all(u8::is_ascii_alphabetic) {
-            return None;
+            return Authority::None;
         }
-        rest.strip_prefix(b"://")?
+        match rest.strip_prefix(b"://") {
+            Some(rest) => rest,
+            None => return Authority::None,
+        }
     };
-    let end = rest.iter().position(|byte| matches!(byte, b' ' | b'/' | b'?' | b'#'))?;
-    rest.get(..end)
+    match rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')) {
+        Some(end) => Authority::Written(rest.get(..end).unwrap_or_default()),
+        None if whole => Authority::Written(rest),
+        None => Authority::Cut,
+    }
 }
 
 /// The value of a `Host` field line; blanks before the colon are forgiven, as servers do.
@@ -132,24 +132,19 @@ fn host_field(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads `[userinfo@]host[:port]` (RFC 3986 §3.2).
-fn host_of(authority: &[u8]) -> HttpHost {
+pub(super) fn host_of(authority: &[u8]) -> Option<(Name, Option<u16>)> {
     let start = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
-    let authority = authority.get(start..).unwrap_or_default();
-    let parsed = if let Some(rest) = authority.strip_prefix(b"[") {
-        rest.iter().position(|byte| *byte == b']').and_then(|end| {
-            let (host, after) = rest.split_at_checked(end)?;
-            Some((Name::from_ipv6(host)?, after.get(1..)?))
-        })
+    let authority = authority.get(start..)?;
+    let (name, after) = if let Some(rest) = authority.strip_prefix(b"[") {
+        let end = rest.iter().position(|byte| *byte == b']')?;
+        let (host, after) = rest.split_at_checked(end)?;
+        (Name::from_ipv6(host)?, after.get(1..)?)
     } else {
         let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
-        authority
-            .split_at_checked(end)
-            .and_then(|(host, after)| Some((Name::from_host(host)?, after)))
+        let (host, after) = authority.split_at_checked(end)?;
+        (Name::from_host(host)?, after)
     };
-    match parsed {
-        Some((name, after)) => HttpHost::Host(name, after.strip_prefix(b":").and_then(port)),
-        None => HttpHost::NoHost,
-    }
+    Some((name, after.strip_prefix(b":").and_then(port)))
 }
 
 fn port(digits: &[u8]) -> Option<u16> {
@@ -158,7 +153,7 @@ fn port(digits: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::{HttpHost, METHODS, request_host};
+    use super::{HttpHost, request_host};
 
     #[test]
     fn the_host_field_is_found_whatever_its_case() {
@@ -169,8 +164,9 @@ mod tests {
         ] {
             assert_eq!(host(head), ("www.example.com".to_owned(), None), "{head}");
         }
-        for method in METHODS {
-            let head = [method, b" host.example:1 HTTP/1.1\r\nHost: host.example:1\r\n"].concat();
+        for method in ["CONNECT", "DELETE", "GET", "PATCH", "POST", "PROPFIND", "M-SEARCH", "X"] {
+            let head = [method.as_bytes(), b" host.example:1 HTTP/1.1\r\nHost: host.example:1\r\n"]
+                .concat();
             assert!(matches!(request_host(&head), HttpHost::Host(_, Some(1))), "{head:?}");
         }
     }
@@ -229,7 +225,8 @@ mod tests {
         for other in [
             &b"SSH-2.0-x\r\n"[..],
             b"\x16\x03\x01",
-            b"GETX / HTTP/1.1\r\n",
+            b"Get / HTTP/1.1\r\n",
+            b"GET\r\n",
             b"GET / RTSP/1.0\r\n",
             b"HTTP/1.1 200 OK\r\n",
         ] {

@@ -3,10 +3,14 @@
 //! the packet, policy; it never allocates by a length the sender chose.
 
 pub mod dns;
+pub mod hello;
 pub mod http;
+pub mod http_head;
 mod name;
 pub mod quic;
 mod reader;
+pub mod socks;
+pub mod ssh;
 pub mod tls;
 
 pub use name::Name;

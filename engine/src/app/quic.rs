@@ -4,14 +4,13 @@
 //! observer may read them; the tag is verified all the same, so that bytes which merely look like
 //! QUIC give no name.
 
+mod crypto;
 mod initial_keys;
 
 use self::initial_keys::InitialKeys;
-use super::{
-    Name,
-    reader::Reader,
-    tls::{Sni, client_hello_body_sni},
-};
+use super::{Name, reader::Reader, tls::Sni};
+
+pub use crypto::{Joined, Opened, join};
 
 /// QUIC version 1 (RFC 9000 §15) and version 2 (RFC 9369 §3.1).
 const VERSION_1: u32 = 1;
@@ -21,10 +20,6 @@ const MAX_CID_LEN: u8 = 20;
 /// How much of one packet is deciphered, and of one hello joined; a client's first datagram
 /// fits the path MTU.
 const SCRATCH_LEN: usize = 2048;
-/// Coalesced packets read in one datagram (RFC 9000 §12.2).
-const MAX_PACKETS: usize = 4;
-/// CRYPTO frames placed per datagram; Chrome sends a shuffled dozen.
-const MAX_FRAGMENTS: usize = 64;
 
 /// What a datagram says about the server name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,29 +41,14 @@ pub enum QuicSni {
 /// Reads the server name from a client's first QUIC datagram.
 ///
 /// Every coalesced Initial of the datagram is deciphered and its CRYPTO frames are joined in
-/// `scratch`, in whatever order they were sent.
+/// `scratch`, in whatever order they were sent. A hello over several datagrams takes [`Opened`].
 #[must_use]
 pub fn initial_sni(datagram: &[u8], scratch: &mut [u8; SCRATCH_LEN]) -> QuicSni {
-    let mut hello = Hello { bytes: scratch, ranges: [(0, 0); MAX_FRAGMENTS], used: 0 };
-    let mut plain = [0; SCRATCH_LEN];
-    let mut opened = false;
-    let mut rest = datagram;
-    for _ in 0..MAX_PACKETS {
-        let Some((packet, after)) = LongPacket::split(rest) else { break };
-        rest = after;
-        if !packet.is_initial() {
-            continue;
-        }
-        let Some(frames) = packet.open(&mut plain) else { break };
-        if hello.collect(frames).is_none() {
-            break;
-        }
-        opened = true;
-    }
-    if !opened {
+    let mut opened = Opened::new();
+    if !opened.open(datagram, &[]) {
         return QuicSni::NotQuic;
     }
-    match client_hello_body_sni(hello.contiguous()) {
+    match join(&[], opened.as_bytes(), scratch).sni() {
         Sni::Incomplete => QuicSni::Incomplete,
         Sni::Name(name) => QuicSni::Name(name),
         Sni::None => QuicSni::None,
@@ -117,9 +97,10 @@ impl<'a> LongPacket<'a> {
         self.head.first().is_some_and(|first| is_initial(*first, self.version))
     }
 
-    /// Deciphers the packet into `plain`; `None` unless the tag holds.
-    fn open<'p>(&self, plain: &'p mut [u8; SCRATCH_LEN]) -> Option<&'p [u8]> {
-        let keys = InitialKeys::derive(self.dcid, self.version == VERSION_2);
+    /// Deciphers the packet into the front of `plain`, under the keys of an identifier; its length,
+    /// or `None` unless the tag holds.
+    fn open(&self, id: &[u8], plain: &mut [u8; SCRATCH_LEN]) -> Option<usize> {
+        let keys = InitialKeys::derive(id, self.version == VERSION_2);
         // The sample lies as if the packet number were four bytes long (RFC 9001 §5.4.2).
         let sample = self.sealed.get(4..)?.first_chunk::<16>()?;
         let [mask_first, mask_number @ ..] = keys.header_mask(sample);
@@ -139,7 +120,7 @@ impl<'a> LongPacket<'a> {
             *to = from ^ mask;
             number = number << 8 | u64::from(*to);
         }
-        keys.open(number, header, plain, tag).then_some(&*plain)
+        keys.open(number, header, plain, tag).then_some(plain.len())
     }
 }
 
@@ -147,82 +128,6 @@ impl<'a> LongPacket<'a> {
 const fn is_initial(first: u8, version: u32) -> bool {
     let kind = first >> 4 & 0x03;
     if version == VERSION_2 { kind == 1 } else { kind == 0 }
-}
-
-/// A client hello under assembly.
-struct Hello<'s> {
-    bytes: &'s mut [u8; SCRATCH_LEN],
-    /// Half-open ranges of `bytes` that are filled.
-    ranges: [(usize, usize); MAX_FRAGMENTS],
-    used: usize,
-}
-
-impl Hello<'_> {
-    /// Places the CRYPTO frames of one packet; `None` for a frame no client Initial may carry.
-    fn collect(&mut self, frames: &[u8]) -> Option<()> {
-        let mut reader = Reader::new(frames);
-        while let Some(kind) = reader.u8() {
-            match kind {
-                // PADDING and PING (RFC 9000 §19.1, §19.2).
-                0x00 | 0x01 => {}
-                // ACK, with or without ECN counts (§19.3).
-                0x02 | 0x03 => skip_ack(&mut reader, kind == 0x03)?,
-                // CRYPTO (§19.6).
-                0x06 => {
-                    let offset = reader.varint()?;
-                    let len = reader.varint()?;
-                    self.place(offset, reader.take(usize::try_from(len).ok()?)?);
-                }
-                // CONNECTION_CLOSE ends what there is to read (§19.19).
-                0x1C => return Some(()),
-                _ => return None,
-            }
-        }
-        Some(())
-    }
-
-    fn place(&mut self, offset: u64, data: &[u8]) {
-        let Ok(start) = usize::try_from(offset) else { return };
-        let Some(room) = self.bytes.get_mut(start..) else { return };
-        let len = room.len().min(data.len());
-        let Some(range) = self.ranges.get_mut(self.used) else { return };
-        for (to, from) in room.iter_mut().zip(data) {
-            *to = *from;
-        }
-        *range = (start, start + len);
-        self.used += 1;
-    }
-
-    /// The bytes from the start of the hello to the first gap.
-    fn contiguous(&mut self) -> &[u8] {
-        let ranges = self.ranges.get_mut(..self.used).unwrap_or_default();
-        ranges.sort_unstable();
-        let mut end = 0;
-        for (start, stop) in ranges {
-            if *start > end {
-                break;
-            }
-            end = end.max(*stop);
-        }
-        self.bytes.get(..end).unwrap_or_default()
-    }
-}
-
-fn skip_ack(reader: &mut Reader<'_>, with_counts: bool) -> Option<()> {
-    reader.varint()?;
-    reader.varint()?;
-    let ranges = reader.varint()?;
-    reader.varint()?;
-    for _ in 0..ranges {
-        reader.varint()?;
-        reader.varint()?;
-    }
-    if with_counts {
-        for _ in 0..3 {
-            reader.varint()?;
-        }
-    }
-    Some(())
 }
 
 #[cfg(test)]

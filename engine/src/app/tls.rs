@@ -151,9 +151,6 @@ fn walk_hello(mut hello: Reader<'_>, cut: bool) -> Option<Sni> {
     }
     hello.take(usize::from(session_id_len))?;
     let suites_len = hello.u16()?;
-    if suites_len % 2 != 0 {
-        return Some(Sni::NotHello);
-    }
     hello.take(usize::from(suites_len))?;
     let compression_len = hello.u8()?;
     hello.take(usize::from(compression_len))?;

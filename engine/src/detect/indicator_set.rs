@@ -1,177 +1,135 @@
-//! Known observables in little memory: addresses, endpoints and names, found exactly.
+//! Known observables in little memory, found exactly: addresses, networks, endpoints, names, URLs,
+//! fingerprints, certificates and User-Agents.
 //!
-//! A record is twelve bytes, a slot of its table about eleven, and text stands once in an arena;
-//! what a whole source shares is kept once.
+//! A set is made of sixteen pieces that are never changed, only exchanged: a set of a million
+//! indicators is replaced while it is in use, with a sixteenth of its size held twice. A record is
+//! twelve bytes, a slot of its index about five, and text stands once in an arena.
 
+mod allowed;
+mod book;
 mod builder;
-mod observable;
+mod compiled;
+mod index;
+mod networks;
+mod record;
+mod shard;
 
-pub(crate) use self::builder::SetBuilder;
-use self::observable::Observable;
-pub use self::observable::ParseIndicatorError;
-use crate::flow::table::IndexTable;
+pub use self::builder::Defaults;
+pub(crate) use self::builder::{Mark, SetBuilder};
+pub use self::compiled::{CompiledBook, ReadCompiledError};
+pub use sekisho_schema::intel::{Kind, ParseObservableError as ParseIndicatorError};
+
+use self::allowed::Allowed;
+use self::record::{
+    EndpointKey, Form, KINDS, SHARDS, place_of, shard_of, shard_of_net4, shard_of_net6, shard_of_v4,
+};
+use self::shard::Shard;
 use ahash::RandomState;
 use ipnet::IpNet;
 use sekisho_schema::Timestamp;
-use sekisho_schema::finding::{Grade, IndicatorRecord};
-use std::collections::BTreeSet;
+use sekisho_schema::finding::{Grade, IndicatorClass, IndicatorRecord};
+use sekisho_schema::intel::UrlPattern;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Levels of a path that a URL's prefix is looked for at.
+const MOST_LEVELS: usize = 16;
+/// Room for a request's host and port before its target.
+const AUTHORITY: usize = 300;
 
 /// Where an indicator stands in its set; worth nothing in another set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IndicatorRef(u32);
+pub struct IndicatorRef {
+    shard: u8,
+    network: bool,
+    v6: bool,
+    at: u32,
+}
 
 /// What is known of an indicator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndicatorDescription {
     /// Id, value, source, confidence and validity; the value in its normal form.
     pub record: IndicatorRecord,
-    /// What a sighting is worth.
+    /// Of which kind it is.
+    pub kind: Kind,
+    /// What a sighting is worth; never more than suspect for a kind that proves nothing alone.
     pub grade: Grade,
     /// `pack@version#id`; a list has version 0 and its line as id.
     pub rule: String,
 }
 
-/// How many different indicators a set holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IndicatorCounts {
-    /// Addresses.
-    pub addresses: usize,
-    /// Addresses with a port.
-    pub endpoints: usize,
-    /// Names.
-    pub names: usize,
+/// An address or network that a cut can be made for before any packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The address, as a network of one, or the network.
+    pub network: IpNet,
+    /// The port, of an endpoint.
+    pub port: Option<u16>,
+    /// What a sighting is worth.
+    pub grade: Grade,
+    /// When it ceases to count.
+    pub until: Option<Timestamp>,
 }
+
+/// How many different indicators a set holds, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndicatorCounts([usize; KINDS]);
 
 impl IndicatorCounts {
+    /// Those of a kind.
+    #[must_use]
+    pub fn of(&self, kind: Kind) -> usize {
+        self.0.get(place_of(kind)).copied().unwrap_or(0)
+    }
+
     /// All of them.
     #[must_use]
-    pub const fn total(&self) -> usize {
-        self.addresses + self.endpoints + self.names
+    pub fn total(&self) -> usize {
+        self.0.iter().sum()
+    }
+
+    /// Each kind with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, usize)> {
+        Kind::ALL.into_iter().zip(self.0)
     }
 }
 
-/// What the indicators of one source share.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Provenance {
-    pub(crate) grade: Grade,
-    pub(crate) confidence: u8,
-    pub(crate) valid_until: Option<Timestamp>,
-    pub(crate) source: String,
-    /// `pack@version`.
-    pub(crate) origin: String,
-    /// Ids are line numbers.
-    pub(crate) is_list: bool,
+/// A piece of a set, ready to be exchanged; what comes back may be dropped anywhere.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    number: usize,
+    shard: Arc<Shard>,
 }
 
-/// An IPv4 address stands in the record itself.
-const IS_V4: u32 = 1 << 31;
-/// Kinds of text in the arena.
-const V6: u8 = b'6';
-const ENDPOINT: u8 = b':';
-const NAME: u8 = b'n';
-
-#[derive(Clone, Copy, Debug)]
-struct Record {
-    /// IPv4 address, or where in the arena kind, length and bytes stand.
-    value: u32,
-    /// Line of the list, or which of the kept ids.
-    id: u32,
-    /// Which provenance, and [`IS_V4`].
-    group: u32,
-}
-
-/// Records and what they refer to.
-#[derive(Clone, Debug, Default)]
-struct Store {
-    records: Vec<Record>,
-    arena: Vec<u8>,
-    groups: Vec<Provenance>,
-    ids: Vec<Box<str>>,
-}
-
-impl Store {
-    /// Kind and bytes of a record in the arena.
-    fn keyed(&self, record: Record) -> Option<(u8, &[u8])> {
-        let text = self.arena.get(record.value as usize..)?;
-        let ([kind, len], text) = text.split_first_chunk::<2>()?;
-        Some((*kind, text.get(..usize::from(*len))?))
-    }
-
-    fn record(&self, at: u32) -> Option<Record> {
-        self.records.get(at as usize).copied()
-    }
-
-    fn provenance(&self, record: Record) -> Option<&Provenance> {
-        self.groups.get((record.group & !IS_V4) as usize)
-    }
-
-    fn is_address(&self, at: u32, bits: u32) -> bool {
-        self.record(at).is_some_and(|record| record.group & IS_V4 != 0 && record.value == bits)
-    }
-
-    fn is_keyed(&self, at: u32, kind: u8, bytes: &[u8]) -> bool {
-        self.record(at).is_some_and(|record| {
-            record.group & IS_V4 == 0 && self.keyed(record) == Some((kind, bytes))
-        })
-    }
-
-    fn value_text(&self, record: Record) -> String {
-        if record.group & IS_V4 != 0 {
-            return Ipv4Addr::from_bits(record.value).to_string();
-        }
-        match self.keyed(record) {
-            Some((V6, bytes)) => <[u8; 16]>::try_from(bytes)
-                .map_or_else(|_| String::new(), |octets| Ipv6Addr::from(octets).to_string()),
-            Some((_, bytes)) => String::from_utf8_lossy(bytes).into_owned(),
-            None => String::new(),
-        }
+impl Piece {
+    /// Which piece of its set it is, from 0.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        self.number
     }
 }
 
-/// What the operator declares good.
-#[derive(Clone, Debug, Default)]
-struct Allowed {
-    networks: Vec<IpNet>,
-    endpoints: BTreeSet<SocketAddr>,
-    names: BTreeSet<String>,
-}
-
-impl Allowed {
-    fn has_address(&self, address: IpAddr) -> bool {
-        self.networks.iter().any(|network| network.contains(&address))
-    }
-
-    fn has_name(&self, name: &str) -> bool {
-        suffixes(name).any(|suffix| self.names.contains(suffix))
-    }
-}
-
-/// Exact indicators with their provenance.
+/// Indicators with their provenance.
 #[derive(Clone)]
 pub struct IndicatorSet {
-    store: Store,
-    /// IPv4 addresses.
-    addresses: IndexTable,
-    /// Everything else.
-    keyed: IndexTable,
+    shards: [Arc<Shard>; SHARDS],
     counts: IndicatorCounts,
+    /// Numbers of labels that indicator names have, as bits.
+    labels: u128,
     allowed: Allowed,
-    hasher: RandomState,
 }
 
 impl Default for IndicatorSet {
     fn default() -> Self {
-        // Fixed: the indicators are the operator's, and whoever asks for a name adds nothing here.
-        let hasher = RandomState::with_seeds(1, 2, 3, 4);
+        let empty = Arc::new(Shard::empty(RandomState::with_seeds(1, 2, 3, 4)));
         Self {
-            store: Store::default(),
-            addresses: IndexTable::default(),
-            keyed: IndexTable::default(),
+            shards: std::array::from_fn(|_| Arc::clone(&empty)),
             counts: IndicatorCounts::default(),
+            labels: 0,
             allowed: Allowed::default(),
-            hasher,
         }
     }
 }
@@ -183,133 +141,215 @@ impl fmt::Debug for IndicatorSet {
 }
 
 impl IndicatorSet {
-    /// Puts a record into its table, unless its source already said the same.
-    fn index(&mut self, at: u32) {
-        let Some(record) = self.store.record(at) else { return };
-        let same_group =
-            |other: u32| self.store.record(other).is_some_and(|other| other.group == record.group);
-        let mut known = false;
-        if record.group & IS_V4 != 0 {
-            let hash = self.address_hash(record.value);
-            let twice = self.addresses.find(hash, |other| {
-                let equal = self.store.is_address(other, record.value);
-                known |= equal;
-                equal && same_group(other)
-            });
-            if twice.is_none() {
-                self.addresses.insert(hash, at);
-                self.counts.addresses += usize::from(!known);
-            }
-        } else if let Some((kind, bytes)) = self.store.keyed(record) {
-            let hash = self.keyed_hash(kind, bytes);
-            let twice = self.keyed.find(hash, |other| {
-                let equal = self.store.is_keyed(other, kind, bytes);
-                known |= equal;
-                equal && same_group(other)
-            });
-            if twice.is_none() {
-                self.keyed.insert(hash, at);
-                let count = match kind {
-                    NAME => &mut self.counts.names,
-                    ENDPOINT => &mut self.counts.endpoints,
-                    _ => &mut self.counts.addresses,
-                };
-                *count += usize::from(!known);
+    /// How many pieces a set has.
+    pub const PIECES: usize = SHARDS;
+
+    /// Puts a piece in the place of the one that is there, which is given back. Takes no time that
+    /// depends on its size, as long as what comes back is dropped elsewhere.
+    pub fn exchange(&mut self, piece: Piece) -> Piece {
+        let Piece { number, shard } = piece;
+        let Some(place) = self.shards.get_mut(number) else { return Piece { number, shard } };
+        let old = std::mem::replace(place, shard);
+        let mut counts = [0; KINDS];
+        for shard in &self.shards {
+            for (count, more) in counts.iter_mut().zip(shard.counts) {
+                *count += more as usize;
             }
         }
+        self.counts = IndicatorCounts(counts);
+        self.labels = self.shards.iter().fold(0, |labels, shard| labels | shard.labels);
+        Piece { number, shard: old }
     }
 
+    /// Whether there is any indicator of a kind, so that what it is compared with is worth finding out.
+    #[must_use]
     #[inline]
-    fn address_hash(&self, bits: u32) -> u32 {
-        (self.hasher.hash_one(bits) >> 32) as u32
+    pub fn has(&self, kind: Kind) -> bool {
+        self.counts.of(kind) > 0
     }
 
-    #[inline]
-    fn keyed_hash(&self, kind: u8, bytes: &[u8]) -> u32 {
-        (self.hasher.hash_one((kind, bytes)) >> 32) as u32
+    fn shard(&self, number: usize) -> Option<&Shard> {
+        self.shards.get(number).map(AsRef::as_ref)
     }
 
-    /// Finds the indicator for an address that is valid at a time.
+    const fn found(shard: usize, at: u32) -> IndicatorRef {
+        IndicatorRef { shard: shard as u8, network: false, v6: false, at }
+    }
+
+    /// Finds the indicator for an address, or else for the most exact network that holds it, that
+    /// is valid at a time.
     #[must_use]
     #[inline]
     pub fn by_address(&self, address: IpAddr, at: Timestamp) -> Option<IndicatorRef> {
         let address = address.to_canonical();
-        let found = match address {
-            IpAddr::V4(v4) => {
-                let bits = v4.to_bits();
-                let mut best = Best { set: self, at, found: None };
-                self.addresses.find(self.address_hash(bits), |place| {
-                    best.consider(place, |store| store.is_address(place, bits));
-                    false
-                });
-                best.found
-            }
-            IpAddr::V6(v6) => self.best_keyed(V6, &v6.octets(), at),
-        }?;
+        let single = || {
+            let (shard, found) = match address {
+                IpAddr::V4(v4) => {
+                    let shard = shard_of_v4(v4.to_bits());
+                    (shard, self.shard(shard)?.find_v4(v4.to_bits(), at))
+                }
+                IpAddr::V6(v6) => {
+                    let shard = shard_of(&v6.octets());
+                    (shard, self.shard(shard)?.find(Form::V6, None, &v6.octets(), at))
+                }
+            };
+            Some(Self::found(shard, found?))
+        };
+        let found = self.has(Kind::Address).then(single).flatten();
+        let network = || self.has(Kind::Network).then(|| self.by_network(address, at)).flatten();
+        let found = found.or_else(network)?;
         (!self.allowed.has_address(address)).then_some(found)
+    }
+
+    #[inline]
+    fn by_network(&self, address: IpAddr, at: Timestamp) -> Option<IndicatorRef> {
+        let (shard, v6, found) = match address {
+            IpAddr::V4(v4) => {
+                let shard = shard_of_net4(v4.to_bits());
+                (shard, false, self.shard(shard)?.find_net4(v4.to_bits(), at))
+            }
+            IpAddr::V6(v6) => {
+                let shard = shard_of_net6(v6.to_bits());
+                (shard, true, self.shard(shard)?.find_net6(v6.to_bits(), at))
+            }
+        };
+        Some(IndicatorRef { shard: shard as u8, network: true, v6, at: found? })
     }
 
     /// Finds the indicator for an address with a port that is valid at a time; one for the address
     /// alone is not looked for.
     #[must_use]
+    #[inline]
     pub fn by_endpoint(&self, end: SocketAddr, at: Timestamp) -> Option<IndicatorRef> {
-        if self.counts.endpoints == 0 {
+        if !self.has(Kind::Endpoint) {
             return None;
         }
+        let key = EndpointKey::new(end);
+        let found = self.keyed(Form::Endpoint, None, key.bytes(), at)?;
         let end = SocketAddr::new(end.ip().to_canonical(), end.port());
-        let found = self.best_keyed(ENDPOINT, end.to_string().as_bytes(), at)?;
-        let allowed = self.allowed.has_address(end.ip()) || self.allowed.endpoints.contains(&end);
-        (!allowed).then_some(found)
+        (!self.allowed.has_endpoint(&end)).then_some(found)
     }
 
     /// Finds the indicator for a lower-case name, or for the nearest name above it, that is valid
     /// at a time.
     #[must_use]
     pub fn by_name(&self, name: &str, at: Timestamp) -> Option<IndicatorRef> {
-        if self.counts.names == 0 {
+        if !self.has(Kind::Domain) {
             return None;
         }
-        let found =
-            suffixes(name).find_map(|suffix| self.best_keyed(NAME, suffix.as_bytes(), at))?;
+        let found = suffixes(name).find_map(|(suffix, labels)| {
+            let is_whole = suffix.len() == name.len();
+            let also = is_whole.then_some(Form::ExactName);
+            if !is_whole && self.labels >> labels.min(127) & 1 == 0 {
+                return None;
+            }
+            self.keyed(Form::Name, also, suffix.as_bytes(), at)
+        })?;
         (!self.allowed.has_name(name)).then_some(found)
     }
 
-    fn best_keyed(&self, kind: u8, bytes: &[u8], at: Timestamp) -> Option<IndicatorRef> {
-        let mut best = Best { set: self, at, found: None };
-        self.keyed.find(self.keyed_hash(kind, bytes), |place| {
-            best.consider(place, |store| store.is_keyed(place, kind, bytes));
-            false
-        });
-        best.found
+    /// Finds the indicator for what a request asks for: `host` as its Host field or the authority
+    /// of its target says, `port` for when neither names one. An indicator without a query fits any.
+    #[must_use]
+    pub fn by_url(
+        &self,
+        host: &str,
+        target: &[u8],
+        port: u16,
+        at: Timestamp,
+    ) -> Option<IndicatorRef> {
+        if !self.has(Kind::Url) {
+            return None;
+        }
+        let mut room = [0; UrlPattern::LONGEST + AUTHORITY];
+        let (url, host) = UrlPattern::of_request(host, target, port, &mut room)?;
+        let plain = url.split_once('?').map_or(url, |(plain, _)| plain);
+        let exact = self.keyed(Form::Url, None, url.as_bytes(), at);
+        let exact = exact.or_else(|| self.keyed(Form::Url, None, plain.as_bytes(), at));
+        let above = || {
+            let ends = plain.rmatch_indices('/').take(MOST_LEVELS);
+            let mut prefixes = ends.filter_map(|(end, _)| plain.get(..=end));
+            prefixes.find_map(|prefix| self.keyed(Form::UrlPrefix, None, prefix.as_bytes(), at))
+        };
+        let found = exact.or_else(above)?;
+        (!self.allowed.has_url(host, url)).then_some(found)
+    }
+
+    /// Finds the indicator for a JA3 fingerprint that is valid at a time.
+    #[must_use]
+    pub fn by_ja3(&self, hash: &[u8; 16], at: Timestamp) -> Option<IndicatorRef> {
+        self.exact(Kind::Ja3, Form::Ja3, hash, at)
+    }
+
+    /// Finds the indicator for a JA3 fingerprint in hexadecimal that is valid at a time.
+    #[must_use]
+    pub fn by_ja3_text(&self, text: &str, at: Timestamp) -> Option<IndicatorRef> {
+        let mut hash = [0; 16];
+        unhex(text, &mut hash).then(|| self.by_ja3(&hash, at)).flatten()
+    }
+
+    /// Finds the indicator for a JA4 fingerprint in lower case that is valid at a time.
+    #[must_use]
+    pub fn by_ja4(&self, text: &str, at: Timestamp) -> Option<IndicatorRef> {
+        self.exact(Kind::Ja4, Form::Ja4, text.as_bytes(), at)
+    }
+
+    /// Finds the indicator for a certificate by any of its hashes (MD5, SHA-1 or SHA-256 of the DER)
+    /// that is valid at a time.
+    #[must_use]
+    pub fn by_certificate(&self, hashes: &[&[u8]], at: Timestamp) -> Option<IndicatorRef> {
+        let (kind, form) = (Kind::Certificate, Form::Certificate);
+        if hashes.iter().any(|hash| self.allowed.has(kind, hash)) {
+            return None;
+        }
+        hashes.iter().find_map(|hash| self.exact(kind, form, hash, at))
+    }
+
+    /// Finds the indicator for a whole User-Agent that is valid at a time.
+    #[must_use]
+    pub fn by_user_agent(&self, text: &[u8], at: Timestamp) -> Option<IndicatorRef> {
+        self.exact(Kind::UserAgent, Form::UserAgent, text, at)
+    }
+
+    fn exact(&self, kind: Kind, form: Form, bytes: &[u8], at: Timestamp) -> Option<IndicatorRef> {
+        if !self.has(kind) {
+            return None;
+        }
+        let found = self.keyed(form, None, bytes, at)?;
+        (!self.allowed.has(kind, bytes)).then_some(found)
+    }
+
+    #[inline]
+    fn keyed(
+        &self,
+        form: Form,
+        also: Option<Form>,
+        bytes: &[u8],
+        at: Timestamp,
+    ) -> Option<IndicatorRef> {
+        let shard = shard_of(bytes);
+        Some(Self::found(shard, self.shard(shard)?.find(form, also, bytes, at)?))
+    }
+
+    /// Whether the operator declared an address good, whatever is seen in its traffic.
+    #[must_use]
+    pub fn allows_address(&self, address: IpAddr) -> bool {
+        self.allowed.has_address(address.to_canonical())
+    }
+
+    /// Whether the operator declared a lower-case name good.
+    #[must_use]
+    pub fn allows_name(&self, name: &str) -> bool {
+        self.allowed.has_name(name)
     }
 
     /// Tells what is known of an indicator of this set.
     #[must_use]
     pub fn describe(&self, indicator: IndicatorRef) -> IndicatorDescription {
-        let none = Record { value: 0, id: 0, group: u32::MAX };
-        let record = self.store.record(indicator.0).unwrap_or(none);
-        let (id, mut rule, mut described) = match self.store.provenance(record) {
-            Some(from) if from.is_list => {
-                let line = record.id.to_string();
-                (format!("{}:{line}", from.source), format!("{}#{line}", from.origin), from.clone())
-            }
-            Some(from) => {
-                let id = self.store.ids.get(record.id as usize).map_or("", |id| id);
-                (id.to_owned(), format!("{}#{id}", from.origin), from.clone())
-            }
-            None => (String::new(), String::new(), unknown()),
-        };
-        IndicatorDescription {
-            record: IndicatorRecord {
-                id,
-                value: self.store.value_text(record),
-                source: std::mem::take(&mut described.source),
-                confidence: described.confidence,
-                valid_until: described.valid_until,
-            },
-            grade: described.grade,
-            rule: std::mem::take(&mut rule),
-        }
+        let IndicatorRef { shard, network, v6, at } = indicator;
+        self.shard(shard.into())
+            .and_then(|shard| shard.describe(network, v6, at))
+            .unwrap_or_else(unknown)
     }
 
     /// How many different indicators there are.
@@ -318,83 +358,101 @@ impl IndicatorSet {
         self.counts
     }
 
+    /// How many indicators each source brought, by kind; a value that two sources name counts for both.
+    #[must_use]
+    pub fn tally(&self) -> BTreeMap<(Kind, String), u64> {
+        let mut tally = BTreeMap::new();
+        for shard in &self.shards {
+            for (origin, kinds) in shard.book.origins.iter().zip(&shard.tally) {
+                for (kind, count) in Kind::ALL.into_iter().zip(kinds).filter(|(_, n)| **n > 0) {
+                    *tally.entry((kind, origin.name.clone())).or_default() += u64::from(*count);
+                }
+            }
+        }
+        tally
+    }
+
+    /// Statements that said nothing new.
+    #[must_use]
+    pub fn duplicates(&self) -> u64 {
+        self.shards.iter().map(|shard| u64::from(shard.duplicates)).sum()
+    }
+
+    /// Statements that have ceased to count at a time.
+    #[must_use]
+    pub fn expired(&self, at: Timestamp) -> u64 {
+        self.shards.iter().map(|shard| shard.expired(at)).sum()
+    }
+
+    /// Addresses, endpoints and networks that are valid at a time and not allowed, in no order.
+    pub fn targets(&self, at: Timestamp) -> impl Iterator<Item = Target> + '_ {
+        self.shards.iter().flat_map(move |shard| shard.targets(at)).filter(|target| {
+            let address = target.network.addr();
+            !self.allowed.has_address(address)
+                && target.port.is_none_or(|port| {
+                    !self.allowed.has_endpoint(&SocketAddr::new(address, port))
+                })
+        })
+    }
+
     /// Bytes of memory held for the indicators.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.store.records.capacity() * size_of::<Record>()
-            + self.store.arena.capacity()
-            + self.addresses.bytes()
-            + self.keyed.bytes()
+        let books: BTreeMap<*const book::Book, usize> = self
+            .shards
+            .iter()
+            .map(|shard| (Arc::as_ptr(&shard.book), shard.book.bytes()))
+            .collect();
+        self.shards.iter().map(|shard| shard.bytes()).sum::<usize>() + books.values().sum::<usize>()
     }
 
-    /// Sets what the operator declares good, above every pack and list: addresses, networks,
-    /// `address:port`, and names with all below them. Returns the entries that are none of these.
+    /// Sets what the operator declares good, above every pack and list: whatever an indicator can
+    /// be, networks of any width, and names with all below them. Returns the entries that are none
+    /// of these.
     pub fn set_allow(&mut self, allow: &[String]) -> Vec<String> {
         self.allowed = Allowed::default();
-        let mut unknown = Vec::new();
-        for text in allow {
-            match Observable::parse(text.trim()) {
-                Ok(Observable::Address(address)) => self.allowed.networks.push(address.into()),
-                Ok(Observable::Endpoint(end)) => {
-                    self.allowed.endpoints.insert(end);
-                }
-                Ok(Observable::Name(name)) => {
-                    self.allowed.names.insert(name);
-                }
-                Err(_) => match text.trim().parse::<IpNet>() {
-                    Ok(network) => self.allowed.networks.push(network),
-                    Err(_) => unknown.push(text.clone()),
-                },
-            }
-        }
-        unknown
+        allow.iter().filter(|text| !self.allowed.add(text)).cloned().collect()
     }
 }
 
-/// Stands in for the provenance of an indicator from another set.
-const fn unknown() -> Provenance {
-    Provenance {
+/// Stands in for the description of an indicator from another set.
+const fn unknown() -> IndicatorDescription {
+    IndicatorDescription {
+        record: IndicatorRecord {
+            id: String::new(),
+            value: String::new(),
+            source: String::new(),
+            confidence: 0,
+            valid_until: None,
+            class: IndicatorClass::Threat,
+            labels: Vec::new(),
+        },
+        kind: Kind::Address,
         grade: Grade::Odd,
-        confidence: 0,
-        valid_until: None,
-        source: String::new(),
-        origin: String::new(),
-        is_list: false,
+        rule: String::new(),
     }
 }
 
-/// A name and the names above it, down to two labels.
-fn suffixes(name: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(name), |name| name.split_once('.').map(|(_, above)| above))
-        .filter(|suffix| suffix.contains('.'))
+/// A name and the names above it, down to two labels, each with the number of its labels.
+fn suffixes(name: &str) -> impl Iterator<Item = (&str, usize)> {
+    let labels = 1 + name.bytes().filter(|byte| *byte == b'.').count();
+    std::iter::successors(Some((name, labels)), |(name, labels)| {
+        name.split_once('.').map(|(_, above)| (above, labels - 1))
+    })
+    .take_while(|(_, labels)| *labels >= 2)
 }
 
-/// The strongest valid indicator among those for one observable.
-struct Best<'s> {
-    set: &'s IndicatorSet,
-    at: Timestamp,
-    found: Option<IndicatorRef>,
-}
-
-impl Best<'_> {
-    fn consider(&mut self, place: u32, is_it: impl FnOnce(&Store) -> bool) {
-        let store = &self.set.store;
-        let rank = |at: u32| {
-            store
-                .record(at)
-                .and_then(|record| store.provenance(record))
-                .map(|from| (from.grade, from.confidence))
-        };
-        let valid = || {
-            store
-                .record(place)
-                .and_then(|record| store.provenance(record))
-                .is_some_and(|from| from.valid_until.is_none_or(|until| self.at <= until))
-        };
-        if is_it(store) && valid() && self.found.is_none_or(|found| rank(place) > rank(found.0)) {
-            self.found = Some(IndicatorRef(place));
-        }
-    }
+/// Reads hexadecimal digits that fill the room; whether they do.
+fn unhex(text: &str, into: &mut [u8]) -> bool {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    text.len() == into.len() * 2
+        && text.as_bytes().chunks_exact(2).zip(into.iter_mut()).all(|(pair, out)| {
+            let octet = pair.iter().try_fold(0, |octet, byte| Some(octet << 4 | digit(*byte)?));
+            octet.is_some_and(|octet: u32| {
+                *out = octet as u8;
+                true
+            })
+        })
 }
 
 #[cfg(test)]

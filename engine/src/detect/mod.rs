@@ -4,24 +4,30 @@
 
 mod allowance;
 mod beacon;
+mod c2;
 mod first_seen;
 pub mod indicator_set;
 pub mod plugx;
 mod plugx_flow;
+mod plugx_wire;
+mod protocol;
+mod registry;
 mod sighting;
 pub mod signal;
 
 pub use self::beacon::BeaconSettings;
 pub(crate) use self::first_seen::Approvals;
-pub use self::signal::{Sighted, Signal, SignalKind};
+pub use self::registry::Weight;
+pub use self::signal::{Pattern, Sighted, Signal, SignalKind};
 
 use self::allowance::{ALLOWANCE, Allowances, HOST_BUDGET};
 use self::beacon::{BEACON, Beacons};
-use self::indicator_set::IndicatorSet;
+use self::indicator_set::{IndicatorSet, Kind};
 use self::plugx::PlugxConstants;
 use self::plugx_flow::{PLUGX_TCP, PlugxFlow};
+use self::registry::Registry;
 use self::signal::Warrant;
-use crate::flow::{Appetite, Observation, ObservationKind, Perimeter, Route};
+use crate::flow::{Appetite, Observation, ObservationKind, Perimeter, Route, Toward};
 use crate::learn::{DestinationKey, Destinations};
 use crate::limits::Limits;
 use sekisho_schema::finding::Direction;
@@ -74,6 +80,7 @@ pub(crate) struct Detectors {
     allowances: Allowances,
     beacons: Option<Beacons>,
     plugx: Option<PlugxFlow>,
+    wire: Registry,
     capacity: usize,
     seed: u64,
 }
@@ -82,15 +89,21 @@ impl Detectors {
     pub(crate) fn new(limits: &Limits, seed: u64) -> Self {
         let capacity = limits.destinations;
         let allowances = Allowances::new(capacity, seed);
-        Self { allowances, beacons: None, plugx: None, capacity, seed }
+        let wire = Registry::new(seed);
+        Self { allowances, beacons: None, plugx: None, wire, capacity, seed }
     }
 
     /// Switches detectors as the packs say; what was counted stays.
     pub(crate) fn configure(&mut self, rules: &RuleOf<'_>) -> Vec<SettingsFault> {
         let mut faults = Vec::new();
-        self.plugx = settings::<PlugxConstants>(rules, PLUGX_TCP, &mut faults)
-            .map(|(constants, warrant)| PlugxFlow::new(&constants, warrant, self.seed));
-        match settings::<BeaconSettings>(rules, BEACON, &mut faults) {
+        let plugx = settings::<PlugxConstants>(rules, PLUGX_TCP, &mut faults);
+        let constants = plugx.as_ref().map(|(constants, _)| constants.clone()).unwrap_or_default();
+        self.plugx =
+            plugx.map(|(constants, warrant)| PlugxFlow::new(&constants, warrant, self.seed));
+        self.wire.configure(rules, &constants, self.seed, &mut faults);
+        match settings::<BeaconSettings>(rules, BEACON, &mut faults)
+            .map(|(settings, warrant)| (settings, Warrant { weight: Weight::Scores, ..warrant }))
+        {
             Some((settings, warrant)) => match &mut self.beacons {
                 Some(beacons) => beacons.reset(settings, warrant),
                 None => {
@@ -106,7 +119,9 @@ impl Detectors {
 
     /// Keys that the detectors' tables had to let go or refuse.
     pub(crate) fn evicted(&self) -> u64 {
-        self.allowances.evicted() + self.beacons.as_ref().map_or(0, Beacons::evicted)
+        self.wire.evicted()
+            + self.plugx.as_ref().map_or(0, PlugxFlow::evicted)
+            + self.allowances.evicted() + self.beacons.as_ref().map_or(0, Beacons::evicted)
     }
 
     pub(crate) fn observe(
@@ -137,10 +152,27 @@ impl Detectors {
             }
             ObservationKind::Ended => self.forget(o),
             ObservationKind::Head { toward, bytes } => {
-                return self
+                let before = emit.len();
+                let appetite = self
                     .plugx
                     .as_mut()
                     .map_or(Appetite::Enough, |plugx| plugx.observe_head(o, toward, bytes, emit));
+                let wanted = self.wire.observe(o, outlook, emit);
+                if emit.len() > before + 1 {
+                    leave_the_proven(emit, before);
+                }
+                return if wanted == Appetite::More { wanted } else { appetite };
+            }
+            ObservationKind::Certificate(_)
+            | ObservationKind::Echo { .. }
+            | ObservationKind::Hello(_)
+            | ObservationKind::Message { .. }
+            | ObservationKind::Request { .. }
+            | ObservationKind::Response { .. }
+            | ObservationKind::ServerHello(_)
+            | ObservationKind::Ssh { .. } => {
+                observe_known(o, outlook, emit);
+                return self.wire.observe(o, outlook, emit);
             }
             ObservationKind::Name { name, source } => {
                 let sighted = Sighted::Name(source);
@@ -153,6 +185,7 @@ impl Detectors {
             ObservationKind::Started => {
                 self.forget(o);
                 sighting::observe_endpoint(o, outlook, emit);
+                self.wire.observe(o, outlook, emit);
             }
             ObservationKind::Volume { bytes_out } => {
                 self.observe_more(o, emit);
@@ -168,12 +201,62 @@ impl Detectors {
         if let Some(plugx) = &self.plugx {
             plugx.observe_more(o, emit);
         }
+        self.wire.observe_more(o, emit);
     }
 
     fn forget(&mut self, o: &Observation<'_>) {
         if let Some(plugx) = &mut self.plugx {
             plugx.forget(&o.flow);
         }
+        self.wire.forget(&o.flow);
+    }
+}
+
+/// Where bytes prove what they are, that they are not what their port says is no second finding.
+fn leave_the_proven(emit: &mut Vec<Signal>, before: usize) {
+    let proven = |signal: &Signal| signal.weight == Weight::Decides;
+    if emit.iter().skip(before).any(proven) {
+        let mut at = 0;
+        emit.retain(|signal| {
+            at += 1;
+            at <= before || !signal.detector.starts_with("protocol.")
+        });
+    }
+}
+
+/// Looks what was read in a flow up among the indicators; fingerprints are computed only where
+/// somebody asks for such.
+fn observe_known(o: &Observation<'_>, outlook: &Outlook<'_>, emit: &mut Vec<Signal>) {
+    let set = outlook.indicators;
+    match o.kind {
+        ObservationKind::Certificate(certificate) if set.has(Kind::Certificate) => {
+            let (sha256, sha1, md5) =
+                (certificate.sha256(), certificate.sha1(), certificate.md5());
+            sighting::observe_certificate(o, outlook, &[&sha256, &sha1, &md5], None, emit);
+        }
+        ObservationKind::Hello(hello) if set.has(Kind::Ja3) || set.has(Kind::Ja4) => {
+            let name = hello.sni();
+            let name = name.as_ref().map(|name| name.as_str());
+            if set.has(Kind::Ja3) {
+                sighting::observe_ja3(o, outlook, &hello.ja3(), name, emit);
+            }
+            if set.has(Kind::Ja4) {
+                sighting::observe_ja4(o, outlook, hello.ja4().as_str(), name, emit);
+            }
+        }
+        ObservationKind::Request { toward: Toward::Remote, head } => {
+            if set.has(Kind::Url) {
+                let host = head.field("Host").unwrap_or_default();
+                let host = std::str::from_utf8(host).unwrap_or_default();
+                sighting::observe_url(o, outlook, host, head.target, emit);
+            }
+            if set.has(Kind::UserAgent)
+                && let Some(agent) = head.field("User-Agent")
+            {
+                sighting::observe_user_agent(o, outlook, agent, emit);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -194,7 +277,8 @@ fn unapproved(o: &Observation<'_>, outlook: &Outlook<'_>) -> Option<DestinationK
 /// What a detector's rule lends to its signals, if a pack switches it on.
 fn warrant(rules: &RuleOf<'_>, detector: &'static str) -> Option<Warrant> {
     let (entry, rule) = rules(detector)?;
-    Some(Warrant { detector, grade: entry.grade, rule: Some(rule.to_owned()) })
+    let weight = Weight::Decides;
+    Some(Warrant { detector, grade: entry.grade, rule: Some(rule.to_owned()), weight })
 }
 
 /// The constants of a detector that a pack switches on; without settings its own defaults.

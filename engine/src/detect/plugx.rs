@@ -6,10 +6,12 @@
 
 mod cipher;
 pub mod lznt1;
+mod prefilter;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::cipher::{CipherKind, CipherSetting};
+use self::prefilter::Prefilter;
 
 /// Length of the message header: key, command and flags, two sizes, extra.
 const HEADER_LEN: usize = 16;
@@ -22,7 +24,8 @@ const MAX_PLAIN_LEN: usize = MAX_BODY_LEN + HEADER_LEN;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlugxConstants {
-    /// Cipher settings, tried in this order.
+    /// Cipher settings, tried in this order; at most 64.
+    #[serde(deserialize_with = "few_ciphers")]
     pub ciphers: Vec<CipherSetting>,
     /// Commands a header may carry, as inclusive ranges.
     pub commands: Vec<(u16, u16)>,
@@ -35,6 +38,16 @@ impl Default for PlugxConstants {
     fn default() -> Self {
         Self { ciphers: cipher::published(), commands: COMMANDS.to_vec(), flags: FLAGS.to_vec() }
     }
+}
+
+/// Reads the cipher settings and refuses more than are tried.
+fn few_ciphers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<CipherSetting>, D::Error> {
+    let ciphers = Vec::<CipherSetting>::deserialize(from)?;
+    if ciphers.len() > prefilter::MOST {
+        let why = format!("{} ciphers, and at most {} are tried", ciphers.len(), prefilter::MOST);
+        return Err(serde::de::Error::custom(why));
+    }
+    Ok(ciphers)
 }
 
 /// Published commands (CIRCL TR-12 table 1, chopshop, capa `match-known-plugx-module`).
@@ -100,6 +113,22 @@ pub struct PlugxMatch {
     pub proof: Proof,
 }
 
+impl PlugxMatch {
+    /// Where a message ends that begins at a position.
+    pub(super) fn end(&self, at: usize) -> usize {
+        at + HEADER_LEN + usize::from(self.size)
+    }
+}
+
+/// A deciphered cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CookieMatch {
+    /// Index into [`PlugxConstants::ciphers`].
+    pub(super) cipher: usize,
+    /// Session, sequence number, build date and largest message.
+    pub(super) words: [u32; 4],
+}
+
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlugxVerdict {
@@ -119,6 +148,7 @@ pub struct PlugxDecoder {
     commands: Vec<(u16, u16)>,
     /// The bits no header may have, commands left out.
     refused_flags: u32,
+    prefilter: Prefilter,
 }
 
 /// The enciphered part of a header, in clear.
@@ -137,10 +167,12 @@ impl PlugxDecoder {
     #[must_use]
     pub fn new(constants: &PlugxConstants) -> Self {
         let allowed = constants.flags.iter().fold(0, |all, bit| all | u32::from(*bit) << 24);
+        let ciphers = constants.ciphers.get(..prefilter::MOST).unwrap_or(&constants.ciphers);
         Self {
-            ciphers: constants.ciphers.clone(),
+            ciphers: ciphers.to_vec(),
             commands: constants.commands.clone(),
             refused_flags: 0xFFFF_0000 & !allowed,
+            prefilter: Prefilter::new(ciphers),
         }
     }
 
@@ -153,15 +185,31 @@ impl PlugxDecoder {
         if is_known_opening(head) {
             return PlugxVerdict::No;
         }
+        self.examine_of(head, None)
+    }
+
+    /// Judges the first bytes of something whose whole length a carrier may state, as HTTP and UDP do.
+    ///
+    /// A header whose size field agrees with that length matches before its body has arrived.
+    #[must_use]
+    pub fn examine_of(&self, head: &[u8], total: Option<usize>) -> PlugxVerdict {
+        if total.is_some_and(|total| total < HEADER_LEN) {
+            return PlugxVerdict::No;
+        }
         let Some((first, body)) = head.split_first_chunk::<HEADER_LEN>() else {
             return PlugxVerdict::NeedMore;
         };
         let mut verdict = PlugxVerdict::No;
-        for (index, setting) in self.ciphers.iter().enumerate() {
+        let [k0, k1, k2, k3, _, _, third, ..] = *first;
+        let mut left = self.prefilter.candidates(u32::from_le_bytes([k0, k1, k2, k3]), third);
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let Some(setting) = self.ciphers.get(index) else { continue };
             for alignment in self.candidates(setting.kind, first) {
                 let Some(alignment) = alignment else { continue };
                 let header = decipher(setting.kind, alignment, first);
-                match self.judge(setting.kind, alignment, header, body) {
+                match self.judge(setting.kind, alignment, header, (body, total)) {
                     Reading::No => {}
                     Reading::NeedMore => verdict = PlugxVerdict::NeedMore,
                     Reading::Proven(proof) => {
@@ -173,10 +221,54 @@ impl PlugxDecoder {
         verdict
     }
 
+    /// Judges the sixteen bytes behind a message that was found: its header is enciphered likewise.
+    pub(super) fn examine_next(
+        &self,
+        before: &PlugxMatch,
+        bytes: &[u8; HEADER_LEN],
+    ) -> Option<PlugxMatch> {
+        let kind = self.ciphers.get(before.cipher)?.kind;
+        let alignment = before.alignment;
+        self.is_header(kind, alignment, bytes).then(|| {
+            decipher(kind, alignment, bytes).matched(before.cipher, alignment, Proof::Header)
+        })
+    }
+
+    /// Judges a cookie: a key and four words enciphered under it, of which the last is one of `sizes`.
+    pub(super) fn examine_cookie(&self, cookie: &[u8; 20], sizes: &[u32]) -> Option<CookieMatch> {
+        let (key, enciphered) = cookie.split_first_chunk::<4>()?;
+        let key = u32::from_le_bytes(*key);
+        for (cipher, setting) in self.ciphers.iter().enumerate() {
+            for alignment in [Alignment::KeystreamAfterKey, Alignment::KeystreamFromKey] {
+                let mut stream = setting.kind.keystream(key);
+                if alignment == Alignment::KeystreamFromKey {
+                    stream.apply(&mut [0; 4]);
+                }
+                let mut plain = [0; 16];
+                plain.copy_from_slice(enciphered);
+                stream.apply(&mut plain);
+                let mut words = [0; 4];
+                for (word, bytes) in words.iter_mut().zip(plain.as_chunks::<4>().0) {
+                    *word = u32::from_le_bytes(*bytes);
+                }
+                if words.last().is_some_and(|last| sizes.contains(last)) {
+                    return Some(CookieMatch { cipher, words });
+                }
+            }
+        }
+        None
+    }
+
     /// The name of a cipher setting, by the index of a match.
     #[must_use]
     pub fn cipher_id(&self, index: usize) -> &str {
         self.ciphers.get(index).map_or("unknown", |setting| &setting.id)
+    }
+
+    /// Whether a command carries a file's content out, when it goes from the implant to its controller.
+    #[must_use]
+    pub const fn is_theft(command: u16) -> bool {
+        command == 0x3005
     }
 
     /// What a command does, in words for a finding.
@@ -239,17 +331,25 @@ impl PlugxDecoder {
         kind: CipherKind,
         alignment: Alignment,
         header: Header,
-        body: &[u8],
+        (body, total): (&[u8], Option<usize>),
     ) -> Reading {
-        if !header.is_sized() {
+        let size = usize::from(header.size);
+        if !header.is_sized() || total.is_some_and(|total| HEADER_LEN + size > total) {
             return Reading::No;
         }
-        let Some((message, after)) = body.split_at_checked(usize::from(header.size)) else {
-            return if header.may_continue(kind, body) { Reading::NeedMore } else { Reading::No };
+        let fills = total.is_none_or(|total| HEADER_LEN + size == total);
+        let Some((message, after)) = body.split_at_checked(size) else {
+            return match header.may_continue(kind, body) {
+                true if fills && total.is_some() => Reading::Proven(Proof::Header),
+                true => Reading::NeedMore,
+                false => Reading::No,
+            };
         };
         match header.proof(kind, message) {
             None => Reading::No,
-            Some(proof) if proof == Proof::Lznt1 || after.is_empty() => Reading::Proven(proof),
+            Some(proof) if proof == Proof::Lznt1 || (after.is_empty() && fills) => {
+                Reading::Proven(proof)
+            }
             Some(proof) => match after.first_chunk::<HEADER_LEN>() {
                 None => Reading::NeedMore,
                 Some(next) if self.is_header(kind, alignment, next) => Reading::Proven(proof),

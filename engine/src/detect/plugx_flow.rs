@@ -1,9 +1,18 @@
 //! `plugx.tcp`: the PlugX decoder on the first bytes of both directions of every TCP flow.
+//!
+//! A message may also begin at one of the next segments: behind a preamble that nobody reads, or
+//! where the flow was picked up in the middle. Of a stream that is not known for another protocol
+//! the starts of the first four segments are examined, but of a service's answers only the first. In a flow that was found, the headers that
+//! follow are read on, so that theft is named when it begins.
 
-use super::plugx::{PlugxConstants, PlugxDecoder, PlugxVerdict};
+mod starts;
+
+use self::starts::{Next, Starts};
+use super::plugx::{PlugxConstants, PlugxDecoder, PlugxMatch, PlugxVerdict};
 use super::signal::{Signal, SignalKind, Warrant};
 use crate::flow::{Appetite, FlowFacts, Observation, Route, Toward};
 use crate::learn::Bounded;
+use sekisho_schema::finding::Direction;
 use sekisho_schema::{FlowKey, Grade, Transport};
 
 /// Stable identifier of the detector.
@@ -20,12 +29,20 @@ pub(super) struct PlugxFlow {
     warrant: Warrant,
     /// What was found in flows that may still run.
     found: Bounded<FlowKey, Option<SignalKind>>,
+    /// Where the next message of a direction may begin.
+    starts: Starts,
 }
 
 impl PlugxFlow {
     pub(super) fn new(constants: &PlugxConstants, warrant: Warrant, seed: u64) -> Self {
         let found = Bounded::new(FOUND, seed);
-        Self { decoder: PlugxDecoder::new(constants), warrant, found }
+        let starts = Starts::new(seed);
+        Self { decoder: PlugxDecoder::new(constants), warrant, found, starts }
+    }
+
+    /// Directions whose later segments could not be examined because others had begun.
+    pub(super) const fn evicted(&self) -> u64 {
+        self.starts.evicted()
     }
 
     /// Says again what a flow is, when it goes on: the policy may be another by now, and a lease can
@@ -33,6 +50,7 @@ impl PlugxFlow {
     pub(super) fn observe_more(&self, o: &Observation<'_>, emit: &mut Vec<Signal>) {
         // What is told at a flow's end is no packet.
         if o.at == o.flow.last_at
+            && !self.found.is_empty()
             && let Some(Some(kind)) = self.found.find(&o.flow.key)
         {
             emit.push(self.signal(o, kind.clone()));
@@ -41,7 +59,7 @@ impl PlugxFlow {
 
     /// A flow began or ended: what was found on its ports before is over.
     pub(super) fn forget(&mut self, flow: &FlowFacts<'_>) {
-        if self.found.find(&flow.key).is_some() {
+        if !self.found.is_empty() && self.found.find(&flow.key).is_some() {
             self.found.upsert(&flow.key, || None, |_| true).map(Option::take);
         }
     }
@@ -84,27 +102,80 @@ impl PlugxFlow {
         if o.flow.key.transport != Transport::Tcp {
             return Appetite::Enough;
         }
-        match self.decoder.examine(bytes) {
+        let at = match self.starts.next(&o.flow, toward, bytes) {
+            Next::First => 0,
+            Next::Nowhere => return Appetite::Enough,
+            Next::Unknown(at) => at,
+            Next::Follows(at, before) => {
+                return self.read_on(o, toward, bytes, (at, &before), emit);
+            }
+        };
+        let message = bytes.get(at..).unwrap_or_default();
+        match self.decoder.examine(message) {
             PlugxVerdict::NeedMore => Appetite::More,
-            PlugxVerdict::No => Appetite::Enough,
-            PlugxVerdict::Match(matched) => {
-                let header = bytes.first_chunk::<16>().copied().unwrap_or_default();
-                if self.says_nothing_new(o, toward, &header) {
-                    return Appetite::Enough;
-                }
-                let kind = SignalKind::Plugx {
-                    matched,
-                    cipher: self.decoder.cipher_id(matched.cipher).to_owned(),
-                    toward,
-                    header,
-                    present: bytes.len().saturating_sub(header.len()).min(matched.size.into()),
-                };
-                if let Some(found) = self.found.upsert(&o.flow.key, || None, |_| true) {
-                    *found = Some(kind.clone());
-                }
-                emit.push(self.signal(o, kind));
+            // A service that answers strangers may hand back what one of them sent before.
+            PlugxVerdict::No
+                if toward == Toward::Remote && o.flow.direction == Direction::Inbound =>
+            {
                 Appetite::Enough
             }
+            PlugxVerdict::No => self.starts.try_later(&o.flow, toward, bytes),
+            PlugxVerdict::Match(matched) => {
+                let header = message.first_chunk::<16>().copied().unwrap_or_default();
+                if self.says_nothing_new(o, toward, &header) {
+                    self.starts.finish(&o.flow, toward, bytes);
+                    return Appetite::Enough;
+                }
+                let present = message.len().saturating_sub(header.len()).min(matched.size.into());
+                self.tell(o, toward, matched, (header, present), emit);
+                if toward == Toward::Local || PlugxDecoder::is_theft(matched.command) {
+                    self.starts.finish(&o.flow, toward, bytes);
+                    return Appetite::Enough;
+                }
+                self.read_on(o, toward, bytes, (matched.end(at), &matched), emit)
+            }
         }
+    }
+
+    /// Reads the headers that follow a message of the inside end, until one of them is theft.
+    fn read_on(
+        &mut self,
+        o: &Observation<'_>,
+        toward: Toward,
+        bytes: &[u8],
+        (mut at, first): (usize, &PlugxMatch),
+        emit: &mut Vec<Signal>,
+    ) -> Appetite {
+        while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+            let Some(matched) = self.decoder.examine_next(first, header) else {
+                self.starts.finish(&o.flow, toward, bytes);
+                return Appetite::Enough;
+            };
+            if PlugxDecoder::is_theft(matched.command) {
+                let present = (bytes.len() - at).saturating_sub(16).min(matched.size.into());
+                self.starts.finish(&o.flow, toward, bytes);
+                self.tell(o, toward, matched, (*header, present), emit);
+                return Appetite::Enough;
+            }
+            at = matched.end(at);
+        }
+        self.starts.follow(&o.flow, toward, bytes, (at, *first));
+        Appetite::More
+    }
+
+    fn tell(
+        &mut self,
+        o: &Observation<'_>,
+        toward: Toward,
+        matched: PlugxMatch,
+        (header, present): ([u8; 16], usize),
+        emit: &mut Vec<Signal>,
+    ) {
+        let cipher = self.decoder.cipher_id(matched.cipher).to_owned();
+        let kind = SignalKind::Plugx { matched, cipher, toward, header, present };
+        if let Some(found) = self.found.upsert(&o.flow.key, || None, |_| true) {
+            *found = Some(kind.clone());
+        }
+        emit.push(self.signal(o, kind));
     }
 }

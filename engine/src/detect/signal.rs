@@ -1,10 +1,12 @@
 //! A signal: one detector's opinion, with the facts that made it.
 
+use super::indicator_set::Kind;
 use super::plugx::PlugxMatch;
+use super::registry::Weight;
 use crate::flow::{FlowFacts, NameSource, Route, Toward};
 use crate::learn::Remote;
 use sekisho_schema::finding::Direction;
-use sekisho_schema::{FlowKey, Grade, IndicatorRecord, Timestamp};
+use sekisho_schema::{Evidence, FlowKey, Grade, IndicatorRecord, Timestamp};
 use std::net::IpAddr;
 
 /// Where an indicator was seen.
@@ -14,12 +16,20 @@ pub enum Sighted {
     Answer,
     /// The name that was last resolved to the address that is spoken to.
     Bound,
+    /// The certificate that the server presented.
+    Certificate,
     /// The address at the other end, or address and port.
     Endpoint,
+    /// A fingerprint of the client's hello, of this kind.
+    Fingerprint(Kind),
     /// A name read in the flow itself.
     Name(NameSource),
     /// A DNS question.
     Query,
+    /// What an HTTP request asked for.
+    Url,
+    /// The User-Agent of an HTTP request.
+    UserAgent,
 }
 
 /// What a detector saw.
@@ -60,6 +70,8 @@ pub enum SignalKind {
         /// Payload bytes that the policy allows.
         allowed: u64,
     },
+    /// A wire detector recognised what it looks for.
+    Pattern(Box<Pattern>),
     /// A PlugX message header deciphered and agreed with itself.
     Plugx {
         /// What was deciphered.
@@ -77,6 +89,16 @@ pub enum SignalKind {
     Sighting(Sighted),
 }
 
+/// What a wire detector recognised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern {
+    /// One sentence in plain English with the numbers that decided, in which `{host}` stands for the
+    /// inside end and `{remote}` for the outside end.
+    pub told: String,
+    /// Bounded proof.
+    pub evidence: Vec<Evidence>,
+}
+
 /// One detector's opinion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
@@ -84,6 +106,8 @@ pub struct Signal {
     pub detector: &'static str,
     /// How bad the detector believes it to be.
     pub grade: Grade,
+    /// Whether it may cut.
+    pub weight: Weight,
     /// `pack@version#id` of the rule behind it.
     pub rule: Option<String>,
     /// When the evidence was complete.
@@ -125,6 +149,7 @@ pub(super) struct Warrant {
     pub(super) detector: &'static str,
     pub(super) grade: Grade,
     pub(super) rule: Option<String>,
+    pub(super) weight: Weight,
 }
 
 impl Warrant {
@@ -139,6 +164,7 @@ impl Warrant {
         Signal {
             detector: self.detector,
             grade: self.grade,
+            weight: self.weight,
             rule: self.rule.clone(),
             at,
             frame,

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::detect::Approvals;
+use crate::detect::indicator_set::Piece;
 use crate::flow::Perimeter;
 use crate::input::HostFact;
 use crate::rules::Rules;
@@ -92,6 +93,26 @@ impl Engine {
         self.rules = rules;
         // What is no entry of an allow-list was said when the policy was adopted.
         let _said = self.rules.indicators.set_allow(&self.policy.allow);
+        self.configure_detectors(at);
+    }
+
+    /// Puts a piece of the indicators in its place and gives the one that was there, to be dropped
+    /// where nobody waits.
+    pub fn exchange_piece(&mut self, piece: Piece) -> Piece {
+        self.rules.indicators.exchange(piece)
+    }
+
+    /// Takes what rules say beside their indicators, which are exchanged by the piece.
+    pub fn adopt_detectors(&mut self, rules: Rules, at: Timestamp) {
+        self.handle_timeout(at);
+        let Rules { indicators: _, detectors, packs, lists } = rules;
+        self.rules.detectors = detectors;
+        self.rules.packs = packs;
+        self.rules.lists = lists;
+        self.configure_detectors(at);
+    }
+
+    fn configure_detectors(&mut self, at: Timestamp) {
         let switched_on = &self.rules.detectors;
         let faults = self.detectors.configure(&|id: &str| {
             switched_on.get(id).map(|rule| (&rule.entry, rule.rule.as_str()))

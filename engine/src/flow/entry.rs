@@ -84,10 +84,10 @@ pub(super) mod flag {
     pub(in super::super) const START_SEEN: u32 = 1 << 1;
     /// FIN both ways, or RST.
     pub(in super::super) const CLOSED: u32 = 1 << 2;
-    /// An HTTP request was read.
+    /// An HTTP head was read.
     pub(in super::super) const HTTP: u32 = 1 << 3;
-    /// No server name is to be looked for in the bytes at hand.
-    pub(in super::super) const NAME_DONE: u32 = 1 << 4;
+    /// No QUIC hello is to be looked for any more.
+    pub(in super::super) const QUIC_DONE: u32 = 1 << 4;
     /// One of the ports is that of DNS.
     pub(in super::super) const DNS: u32 = 1 << 5;
     pub(in super::super) const INSIDE: u32 = 1 << 6;
@@ -104,10 +104,32 @@ pub(super) mod flag {
     pub(in super::super) const DONE: u32 = 1 << 16;
     /// By direction: a hole in the head was counted.
     pub(in super::super) const GAP: u32 = 1 << 18;
-    /// By direction: the length of a DNS message came alone, its bytes follow.
-    pub(in super::super) const DNS_LENGTH: u32 = 1 << 20;
+    /// By direction: held bytes wait behind a hole.
+    pub(in super::super) const WAITING: u32 = 1 << 20;
     /// By direction: a DNS question went this way.
     pub(in super::super) const ASKED: u32 = 1 << 22;
+    /// By direction: a proxy was asked this way for a tunnel, and has not answered.
+    pub(in super::super) const CONNECT: u32 = 1 << 24;
+    /// By direction: a proxy was asked this way in SOCKS version 4.
+    pub(in super::super) const SOCKS_4: u32 = 1 << 26;
+    /// Other bytes came for a place whose bytes were taken before.
+    pub(in super::super) const OVERLAP: u32 = 1 << 28;
+    /// The SYN carried payload.
+    pub(in super::super) const SYN_DATA: u32 = 1 << 29;
+    /// By direction: what waits behind a hole was told.
+    pub(in super::super) const SHOWN: u32 = 1 << 30;
+    /// The first of each two bits that are kept by direction.
+    pub(in super::super) const BY_DIRECTION: u32 = FIN
+        | SEQ_KNOWN
+        | HEAD_TOLD
+        | HEAD_WANTED
+        | DONE
+        | GAP
+        | WAITING
+        | ASKED
+        | CONNECT
+        | SOCKS_4
+        | SHOWN;
 }
 
 /// The bit of a flag that is kept by direction.
@@ -231,6 +253,42 @@ impl Entry {
         self.put(by(flag::SEQ_KNOWN, toward), true);
     }
 
+    /// Whether what goes this way is sent by the end that spoke first.
+    pub(super) const fn is_client(&self, toward: Toward) -> bool {
+        matches!(toward, Toward::Local) == self.has(flag::INBOUND)
+    }
+
+    /// Takes note of a sequence number that says where a direction stands, not where its head begins.
+    pub(super) const fn hint_seq(&mut self, toward: Toward, seq: u32) {
+        match toward {
+            Toward::Remote => self.next_seq[0] = seq,
+            Toward::Local => self.next_seq[1] = seq,
+        }
+    }
+
+    /// Payload bytes this way so far, by the headers.
+    pub(super) const fn bytes(&self, toward: Toward) -> u64 {
+        match toward {
+            Toward::Remote => self.bytes_out,
+            Toward::Local => self.bytes_in,
+        }
+    }
+
+    /// Calls the ends of the flow the other way round.
+    pub(super) fn turn(&mut self) {
+        self.tuple = self.tuple.reversed();
+        let low = self.flags & flag::BY_DIRECTION;
+        let high = self.flags & flag::BY_DIRECTION << 1;
+        self.flags =
+            self.flags & !(flag::BY_DIRECTION | flag::BY_DIRECTION << 1) | low << 1 | high >> 1;
+        std::mem::swap(&mut self.bytes_in, &mut self.bytes_out);
+        self.next_seq.swap(0, 1);
+        self.held.swap(0, 1);
+        // What the other end sent was not told as sent so far.
+        self.pending = u32::try_from(self.bytes_out).unwrap_or(u32::MAX);
+        (self.pending_at, self.out_at) = (self.last_at, i64::MIN);
+    }
+
     /// Datagrams that carried payload this way; a stream has none, so the two share their place.
     pub(super) const fn datagrams(&self, toward: Toward) -> u32 {
         self.next_seq(toward)
@@ -308,6 +366,7 @@ impl Entry {
             last_at: Timestamp::from_nanos(self.last_at),
             bytes_out: self.bytes_out,
             bytes_in: self.bytes_in,
+            overlap: self.has(flag::OVERLAP),
             bound_name,
         }
     }

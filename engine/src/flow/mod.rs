@@ -4,12 +4,14 @@
 mod datagram;
 mod deadlines;
 mod dns;
+mod early;
 mod entry;
 mod fifo;
 mod heads;
 mod names;
 mod observation;
 mod perimeter;
+mod reader;
 mod stream;
 pub(crate) mod table;
 mod teller;

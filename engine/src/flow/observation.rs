@@ -1,5 +1,9 @@
 //! Observations: the facts that the flow stage hands to the learning and detecting stages.
 
+use crate::app::dns::DnsMessage;
+use crate::app::hello::{Certificate, ClientHello, ServerHello};
+use crate::app::http_head::{RequestHead, ResponseHead};
+use crate::app::ssh::SshHello;
 use sekisho_schema::finding::Direction;
 use sekisho_schema::{FlowKey, Timestamp};
 use std::net::IpAddr;
@@ -24,6 +28,17 @@ pub enum Toward {
     Local,
 }
 
+impl Toward {
+    /// The other way.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Local => Self::Remote,
+            Self::Remote => Self::Local,
+        }
+    }
+}
+
 /// Where a name was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameSource {
@@ -33,6 +48,8 @@ pub enum NameSource {
     Quic,
     /// Server name of a TLS ClientHello.
     Sni,
+    /// Target of a SOCKS request.
+    Socks,
 }
 
 /// What is known of the flow at the moment of an observation.
@@ -44,7 +61,8 @@ pub struct FlowFacts<'a> {
     pub route: Route,
     /// Who spoke first.
     pub direction: Direction,
-    /// Whether the TCP handshake's first packet was seen (always true for datagrams).
+    /// Whether the TCP handshake's first packet was seen (always true for datagrams). Of a head that
+    /// is told although bytes before it are missing it is false: where that begins was not seen.
     pub start_seen: bool,
     /// When its first packet was seen.
     pub first_at: Timestamp,
@@ -54,6 +72,8 @@ pub struct FlowFacts<'a> {
     pub bytes_out: u64,
     /// Payload bytes from the remote end so far.
     pub bytes_in: u64,
+    /// Whether a stream's first bytes were sent again with other content; the first are believed.
+    pub overlap: bool,
     /// The name that a DNS answer bound to the remote address for this local address, if still valid.
     pub bound_name: Option<&'a str>,
 }
@@ -81,11 +101,67 @@ pub enum ObservationKind<'a> {
         /// The address it was given.
         address: IpAddr,
     },
+    /// The certificate that a TLS server of version 1.2 or older presented.
+    Certificate(&'a Certificate<'a>),
+    /// An ICMP or ICMPv6 echo.
+    Echo {
+        /// The direction that it travels.
+        toward: Toward,
+        /// Whether it is a request, else a reply.
+        request: bool,
+        /// The identifier that pairs requests and replies.
+        id: u16,
+        /// The sequence number.
+        seq: u16,
+        /// What it carries.
+        payload: &'a [u8],
+    },
+    /// A TLS client's hello, in a stream or in QUIC.
+    Hello(&'a ClientHello<'a>),
+    /// A whole DNS message, question or answer. Told before the names and addresses in it.
+    Message {
+        /// The direction that it travels.
+        toward: Toward,
+        /// The message.
+        message: &'a DnsMessage<'a>,
+    },
+    /// An HTTP request's head was read. Told again with more of the body while the answer is
+    /// [`Appetite::More`].
+    Request {
+        /// The direction that it travels.
+        toward: Toward,
+        /// The head, and what is there of the body.
+        head: &'a RequestHead<'a>,
+    },
+    /// An HTTP response's head was read. Told again with more of the body while the answer is
+    /// [`Appetite::More`].
+    Response {
+        /// The direction that it travels.
+        toward: Toward,
+        /// The head, and what is there of the body.
+        head: &'a ResponseHead<'a>,
+    },
+    /// A TLS server's hello.
+    ServerHello(&'a ServerHello<'a>),
+    /// An SSH identification or offer.
+    Ssh {
+        /// The direction that it travels.
+        toward: Toward,
+        /// What was said.
+        hello: &'a SshHello<'a>,
+    },
     /// The local end sent payload after at least one second without any: the unit of rhythm.
     Burst,
     /// The flow ended or was forgotten.
     Ended,
-    /// The contiguous first payload bytes of one direction. Told again with more bytes while the answer is [`Appetite::More`].
+    /// The contiguous first payload bytes of one direction, in the order that they were sent
+    /// whatever the order they came in; of datagrams each of the first six. Told again with more
+    /// bytes while the answer is [`Appetite::More`], datagrams excepted.
+    ///
+    /// Behind the request that opens a tunnel through a proxy (`CONNECT`, SOCKS), and behind its
+    /// answer, a direction begins anew: its head is told again with the tunnelled bytes. Where first
+    /// bytes are missing, the first that came behind them is told at once, in a flow whose facts say
+    /// that its start was not seen; and the head itself should the missing bytes still come.
     Head {
         /// The direction that they travel.
         toward: Toward,

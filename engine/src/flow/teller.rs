@@ -1,5 +1,6 @@
 //! What the readers of payload share while one frame is handled: tables to write, an observer to tell.
 
+use super::early::Early;
 use super::entry::{Entry, by, flag};
 use super::fifo::NOWHERE;
 use super::heads::Heads;
@@ -16,6 +17,7 @@ pub(super) struct Teller<'t, O> {
     pub(super) frame: u64,
     pub(super) observer: &'t mut O,
     pub(super) heads: &'t mut Heads,
+    pub(super) early: &'t mut Early,
     pub(super) names: &'t mut Names,
     pub(super) totals: &'t mut Totals,
     pub(super) hasher: &'t RandomState,
@@ -29,11 +31,33 @@ impl<O: FnMut(&Observation<'_>) -> Appetite> Teller<'_, O> {
     }
 
     /// Tells a server name, unless it is the one told last in this flow.
-    pub(super) fn tell_name(&mut self, entry: &mut Entry, name: &Name, source: NameSource) {
+    fn tell_name(&mut self, entry: &mut Entry, name: &Name, source: NameSource) {
         let tag = (self.hasher.hash_one(name.as_str()) >> 32) as u32 | 1;
         if entry.name_tag != tag {
             entry.name_tag = tag;
             self.tell(entry, ObservationKind::Name { name: name.as_str(), source });
+        }
+    }
+
+    /// Tells a head; `middle` says that bytes before it are missing.
+    pub(super) fn tell_head(
+        &mut self,
+        entry: &Entry,
+        toward: Toward,
+        bytes: &[u8],
+        middle: bool,
+    ) -> Appetite {
+        let bound = self.names.bound((entry.local_address(), entry.remote_address()), self.at);
+        let mut flow = entry.facts(bound);
+        flow.start_seen &= !middle;
+        let kind = ObservationKind::Head { toward, bytes };
+        (self.observer)(&Observation { at: self.at, frame: self.frame, flow, kind })
+    }
+
+    /// Tells the name of a flow's server; names between our own machines are nobody's business here.
+    pub(super) fn tell_server(&mut self, entry: &mut Entry, name: &Name, source: NameSource) {
+        if !entry.has(flag::INSIDE) {
+            self.tell_name(entry, name, source);
         }
     }
 
@@ -45,16 +69,10 @@ impl<O: FnMut(&Observation<'_>) -> Appetite> Teller<'_, O> {
         }
     }
 
-    /// Begins to hold the head of a direction.
-    pub(super) fn hold(&mut self, entry: &mut Entry, place: u32, toward: Toward, bytes: &[u8]) {
-        let (at, evicted) = self.heads.hold((place, toward), bytes);
-        self.totals.evicted_heads += u64::from(evicted);
-        entry.hold(toward, at);
-    }
-
     /// Ends what is held of a direction; its payload is only counted from now on.
     pub(super) fn finish(&mut self, entry: &mut Entry, place: u32, toward: Toward) {
         self.release(entry, place, toward);
+        entry.put(by(flag::WAITING, toward), false);
         entry.put(by(flag::DONE, toward), true);
     }
 

@@ -9,7 +9,7 @@ pub struct Totals {
     pub frames: u64,
     /// Bytes on the wire of all frames.
     pub bytes: u64,
-    /// Frames that gave no packet, by [`Unparsed::index`].
+    /// Frames, fragments and packets inside tunnels that gave no packet, by [`Unparsed::index`].
     pub unparsed: [u64; Unparsed::ALL.len()],
     /// Frames whose time lay before that of an earlier frame, and was taken as that.
     pub backward: u64,
@@ -27,6 +27,12 @@ pub struct Totals {
     pub evicted_names: u64,
     /// Heads with a hole in the captured bytes.
     pub head_gaps: u64,
+    /// Directions whose first bytes were sent again with other content.
+    pub head_overlaps: u64,
+    /// Datagrams put together from fragments.
+    pub reassembled: u64,
+    /// Packets read inside tunnels; [`Totals::bytes_out`] counts their tunnel, not them.
+    pub tunnelled: u64,
 }
 
 impl Totals {

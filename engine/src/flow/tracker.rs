@@ -1,7 +1,8 @@
 //! From frames to flows: finds or makes the flow of each frame, counts, and tells what is new.
 
 use super::deadlines::Flows;
-use super::entry::{Entry, Opening, Patience, Tuple, by, flag};
+use super::early::Early;
+use super::entry::{Entry, Patience, Tuple, by, flag};
 use super::heads::Heads;
 use super::names::Names;
 use super::observation::{Appetite, Observation, ObservationKind, Toward};
@@ -11,10 +12,14 @@ use super::teller::Teller;
 use super::totals::Totals;
 use super::{datagram, dns, stream};
 use crate::limits::Limits;
-use crate::wire::{Frame, PacketView, TcpFacts, parse};
+use crate::wire::{Fragments, Frame, PacketView, Unparsed, parse, tunnel};
 use ahash::RandomState;
 use sekisho_schema::Timestamp;
 use std::hash::{BuildHasher, Hasher};
+
+mod carried;
+mod opening;
+mod peers;
 
 /// Payload that is told at once, and the span of sending after which less is told too.
 const VOLUME_BYTES: u64 = 64 * 1024;
@@ -31,7 +36,10 @@ pub struct Tracker {
     table: IndexTable,
     flows: Flows,
     heads: Heads,
+    early: Early,
     names: Names,
+    fragments: Fragments,
+    peers: peers::Peers,
     perimeter: Perimeter,
     totals: Totals,
     hasher: RandomState,
@@ -58,7 +66,10 @@ impl Tracker {
             table: IndexTable::default(),
             flows: Flows::new(patience),
             heads: Heads::new(limits.heads, limits.head_bytes, limits.heads_bytes),
+            early: Early::default(),
             names: Names::new(limits.names, hasher.clone()),
+            fragments: Fragments::new(limits, hasher.clone()),
+            peers: peers::Peers::new(limits.tunnel_peers, hasher.clone()),
             perimeter: Perimeter::new(&[], &[]),
             totals: Totals::default(),
             hasher,
@@ -74,11 +85,15 @@ impl Tracker {
         self.perimeter = perimeter;
     }
 
-    /// Forgets every flow, name and time: the clock was set back.
+    /// Forgets every flow, name, fragment and time: the clock was set back.
     pub fn begin_anew(&mut self) {
+        self.refuse(Unparsed::FragmentExpired, self.fragments.held_pieces());
+        self.fragments = self.fragments.emptied();
+        self.peers.forget();
         self.table = IndexTable::default();
         self.flows = Flows::new(self.flows.patience());
         self.heads = self.heads.emptied();
+        self.early = Early::default();
         self.names = self.names.emptied();
         self.totals.live = 0;
         self.at = i64::MIN;
@@ -90,23 +105,42 @@ impl Tracker {
         &self.totals
     }
 
+    /// Bytes of heads that are held now.
+    #[cfg(test)]
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.heads.held_bytes()
+    }
+
     /// When [`Tracker::handle_timeout`] may have something to do next.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Timestamp> {
-        match self.flows.next_due() {
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        match self.next_due() {
             i64::MAX => None,
             due => Some(Timestamp::from_nanos(due)),
         }
     }
 
-    /// Forgets the flows whose deadline has come, each at its own time.
+    #[inline]
+    fn next_due(&self) -> i64 {
+        self.flows.next_due().min(self.fragments.next_due())
+    }
+
+    /// Forgets the flows and fragments whose deadline has come, each at its own time.
     pub fn handle_timeout(
         &mut self,
         now: Timestamp,
         observer: &mut impl FnMut(&Observation<'_>) -> Appetite,
     ) {
-        while let Some((place, deadline)) = self.flows.next_expired(now.nanos()) {
-            self.end(place, deadline, observer);
+        loop {
+            let fragments_due = self.fragments.next_due();
+            let until = now.nanos().min(fragments_due);
+            while let Some((place, deadline)) = self.flows.next_expired(until) {
+                self.end(place, deadline, observer);
+            }
+            if fragments_due > now.nanos() || fragments_due == i64::MAX {
+                return;
+            }
+            self.expire_fragments(fragments_due, observer);
         }
     }
 
@@ -128,17 +162,22 @@ impl Tracker {
         } else {
             self.totals.backward += 1;
         }
-        if self.at >= self.flows.next_due() {
+        if self.at >= self.next_due() {
             self.handle_timeout(Timestamp::from_nanos(self.at), observer);
         }
         self.frame = frame_no;
         match parse(frame) {
-            Ok(view) => self.packet(&view, observer),
-            Err(reason) => {
-                if let Some(count) = self.totals.unparsed.get_mut(reason.index()) {
-                    *count += 1;
-                }
+            Ok(view) if !(view.fragment || tunnel::may_carry(&view)) => {
+                self.packet(&view, 0, observer);
             }
+            _ => self.unusual(frame, observer),
+        }
+    }
+
+    /// Counts what was not read.
+    fn refuse(&mut self, reason: Unparsed, times: u64) {
+        if let Some(count) = self.totals.unparsed.get_mut(reason.index()) {
+            *count += times;
         }
     }
 
@@ -151,19 +190,27 @@ impl Tracker {
         (hasher.finish() >> 32) as u32
     }
 
+    /// The flow of a tuple, if it is tracked.
+    #[inline]
+    fn flow_of(&self, tuple: &Tuple, hash: u32) -> Option<u32> {
+        let flows = &self.flows;
+        self.table.find(hash, |place| {
+            flows.entry(place).is_some_and(|entry| entry.way_of(tuple).is_some())
+        })
+    }
+
+    /// Takes a packet inside `depth` tunnels.
+    #[inline]
     fn packet(
         &mut self,
         view: &PacketView<'_>,
+        depth: u8,
         observer: &mut impl FnMut(&Observation<'_>) -> Appetite,
     ) {
-        let tuple = Tuple::of(view);
+        let tuple = carried::tuple(view, depth);
         let hash = self.hash(&tuple);
-        let flows = &self.flows;
-        let found = self.table.find(hash, |place| {
-            flows.entry(place).is_some_and(|entry| entry.way_of(&tuple).is_some())
-        });
-        let place = match found {
-            Some(place) if !self.starts_over(place, view.tcp) => place,
+        let place = match self.flow_of(&tuple, hash) {
+            Some(place) if !self.starts_over(place, &tuple, view.tcp) => place,
             Some(place) => {
                 self.end(place, self.at, observer);
                 self.begin(&tuple, hash, view, observer)
@@ -173,16 +220,6 @@ impl Tracker {
             None => self.begin(&tuple, hash, view, observer),
         };
         self.count(place, &tuple, view, observer);
-    }
-
-    /// Whether a packet opens a new connection on the ports of one that is tracked.
-    fn starts_over(&self, place: u32, tcp: Option<TcpFacts>) -> bool {
-        tcp.is_some_and(|tcp| tcp.syn && !tcp.ack)
-            && self.flows.entry(place).is_some_and(|entry| {
-                entry.has(flag::CLOSED)
-                    || !entry.has(flag::START_SEEN)
-                    || entry.bytes_in | entry.bytes_out != 0
-            })
     }
 
     /// Makes the flow of its first packet and tells that it started.
@@ -206,43 +243,20 @@ impl Tracker {
         self.totals.live += 1;
         let (mut teller, flows) = self.teller(self.at, observer);
         if let Some(entry) = flows.entry_mut(place) {
-            // A SYN-ACK also says what the SYN was, when that was not seen.
-            if let Some(tcp) = view.tcp.filter(|tcp| tcp.syn && tcp.ack)
+            if let Some(tcp) = view.tcp.filter(|tcp| tcp.ack)
                 && let Some(toward) = entry.way_of(tuple)
             {
-                entry.expect_seq(opposite(toward), tcp.ack_no);
+                if tcp.syn {
+                    // A SYN-ACK also says what the SYN was, when that was not seen.
+                    entry.expect_seq(toward.opposite(), tcp.ack_no);
+                } else {
+                    entry.hint_seq(toward, tcp.seq);
+                    entry.hint_seq(toward.opposite(), tcp.ack_no);
+                }
             }
             teller.tell(entry, ObservationKind::Started);
         }
         place
-    }
-
-    /// Decides who spoke first, which end is ours, and so how the flow runs.
-    fn opening(&self, tuple: &Tuple, view: &PacketView<'_>) -> Opening {
-        let source_began = match view.tcp {
-            Some(tcp) if tcp.syn => !tcp.ack,
-            // In the middle of a connection: services have the lower port.
-            Some(_) => view.src_port >= view.dst_port,
-            None => true,
-        };
-        let source_inside = self.perimeter.is_inside(view.src);
-        let target_inside = self.perimeter.is_inside(view.dst);
-        let source_is_local =
-            if source_inside == target_inside { source_began } else { source_inside };
-        let mut flags = 0;
-        for (bit, on) in [
-            (flag::INSIDE, source_inside && target_inside),
-            (flag::TRANSIT, !source_inside && !target_inside),
-            (flag::INBOUND, source_is_local != source_began),
-            (flag::START_SEEN, view.tcp.is_none_or(|tcp| tcp.syn && !tcp.ack)),
-            (flag::DNS, view.src_port == dns::PORT || view.dst_port == dns::PORT),
-            // Names between our own machines are nobody's business here.
-            (flag::NAME_DONE, source_inside && target_inside),
-        ] {
-            flags |= if on { bit } else { 0 };
-        }
-        let tuple = if source_is_local { *tuple } else { tuple.reversed() };
-        Opening { tuple, flags, at: self.at }
     }
 
     /// Counts one packet of a flow and tells what its payload shows.
@@ -257,7 +271,7 @@ impl Tracker {
         let at = self.at;
         let (mut teller, flows) = self.teller(at, observer);
         let Some(entry) = flows.entry_mut(place) else { return };
-        let Some(toward) = entry.way_of(tuple) else { return };
+        let Some(mut toward) = entry.way_of(tuple) else { return };
         entry.last_at = at;
         let length = u64::from(view.ip_payload_len);
         match toward {
@@ -267,16 +281,20 @@ impl Tracker {
         let mut closes = false;
         if let Some(tcp) = view.tcp {
             if tcp.syn {
-                entry.expect_seq(toward, tcp.seq.wrapping_add(1));
-                if tcp.ack {
-                    stream::answered(&mut teller, entry, place, opposite(toward), tcp.ack_no);
-                }
+                opening::begun(&mut teller, entry, place, toward, tcp, length);
+                toward = entry.way_of(tuple).unwrap_or(toward);
+            }
+            if tcp.ack && entry.has(by(flag::WAITING, toward.opposite())) {
+                stream::confirmed(&mut teller, entry, toward.opposite(), tcp.ack_no);
             }
             if tcp.fin || tcp.rst {
                 entry.put(by(flag::FIN, toward), true);
                 let both = flag::FIN | flag::FIN << 1;
                 closes = !entry.has(flag::CLOSED) && (tcp.rst || entry.flags & both == both);
             }
+        }
+        if view.icmp.is_some() && !view.fragment {
+            datagram::take_icmp(&mut teller, entry, toward, view);
         }
         if length != 0 {
             payload(&mut teller, entry, place, toward, view);
@@ -300,6 +318,7 @@ impl Tracker {
     ) {
         let (mut teller, flows) = self.teller(at, observer);
         let Some(entry) = flows.entry_mut(place) else { return };
+        stream::ended(&mut teller, entry);
         teller.tell_volume(entry, 0);
         teller.tell(entry, ObservationKind::Ended);
         teller.release(entry, place, Toward::Remote);
@@ -316,18 +335,12 @@ impl Tracker {
             frame: self.frame,
             observer,
             heads: &mut self.heads,
+            early: &mut self.early,
             names: &mut self.names,
             totals: &mut self.totals,
             hasher: &self.hasher,
         };
         (teller, &mut self.flows)
-    }
-}
-
-const fn opposite(toward: Toward) -> Toward {
-    match toward {
-        Toward::Local => Toward::Remote,
-        Toward::Remote => Toward::Local,
     }
 }
 
@@ -346,10 +359,9 @@ fn payload<O: FnMut(&Observation<'_>) -> Appetite>(
             let missing = view.ip_payload_len.saturating_sub(view.payload.len() as u32);
             let segment = stream::Segment { seq, payload: view.payload, missing };
             stream::take(teller, entry, place, toward, segment);
-            if entry.has(flag::DNS) {
-                dns::take_segment(teller, entry, toward, view.payload);
-            }
         }
+        // Read when the others have come, or are given up.
+        None if view.fragment => {}
         None => {
             datagram::take(teller, entry, place, toward, view.payload);
             if entry.has(flag::DNS) {
@@ -366,7 +378,8 @@ fn sent<O: FnMut(&Observation<'_>) -> Appetite>(
     entry: &mut Entry,
     length: u64,
 ) {
-    if !entry.has(flag::INSIDE) {
+    // What a tunnel carries was counted as its payload.
+    if !entry.has(flag::INSIDE) && !carried::is_inner(&entry.tuple) {
         teller.totals.bytes_out += length;
     }
     let at = teller.at.nanos();
@@ -385,3 +398,6 @@ fn sent<O: FnMut(&Observation<'_>) -> Appetite>(
         entry.pending = pending as u32;
     }
 }
+
+#[cfg(test)]
+mod tests;

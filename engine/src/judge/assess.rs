@@ -1,6 +1,6 @@
 //! From a signal to a verdict: what is believed, and what the policy wants for such a belief.
 
-use crate::detect::Signal;
+use crate::detect::{Signal, Weight};
 use sekisho_schema::{Grade, Policy, Scope, Span};
 use std::net::IpAddr;
 
@@ -30,7 +30,10 @@ pub(crate) struct Wanted {
 
 /// Believes one signal by itself; the grades are such that a malicious one needs no second.
 pub(crate) fn assess(signal: &Signal, policy: &Policy) -> Verdict {
-    let wanted = policy.rule_for(signal.detector, signal.grade).and_then(|rule| {
+    // What honest software shares never cuts by itself, whatever the table says.
+    let may_cut = signal.weight == Weight::Decides;
+    let rule = policy.rule_for(signal.detector, signal.grade).filter(|_| may_cut);
+    let wanted = rule.and_then(|rule| {
         let scope = match rule.level {
             // A name that was only asked for has no address to cut yet.
             DESTINATION => Scope::Destination(signal.target?.to_canonical()),

@@ -42,6 +42,11 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         self.evicted
     }
 
+    /// Whether no key was ever put in.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// The value of a key.
     pub(crate) fn find(&self, key: &K) -> Option<&V> {
         self.index.get(key).and_then(|at| self.slots.get(*at)).map(|slot| &slot.value)

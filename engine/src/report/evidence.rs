@@ -36,6 +36,7 @@ pub(super) fn evidence(signal: &Signal) -> Vec<Evidence> {
                 ("window", "1d".into()),
             ],
         ),
+        SignalKind::Pattern(pattern) => return pattern.evidence.clone(),
         SignalKind::Plugx { matched, cipher, toward, header, present } => Evidence::new(
             "payload",
             [
@@ -56,6 +57,16 @@ pub(super) fn evidence(signal: &Signal) -> Vec<Evidence> {
         SignalKind::Sighting(Sighted::Endpoint) => Evidence::new(
             "address",
             [("value", signal.target.map(|address| address.to_string()).into())],
+        ),
+        SignalKind::Sighting(
+            Sighted::Certificate | Sighted::Fingerprint(_) | Sighted::Url | Sighted::UserAgent,
+        ) => Evidence::new(
+            if matches!(&signal.kind, SignalKind::Sighting(Sighted::Url)) { "url" } else { "fingerprint" },
+            [
+                ("of", fingerprint(signal).into()),
+                ("name", signal.name.clone().into()),
+                ("value", signal.indicator.as_ref().map(|known| known.value.clone()).into()),
+            ],
         ),
         SignalKind::Sighting(sighted) => Evidence::new(
             "name",
@@ -90,15 +101,28 @@ const fn toward_word(toward: Toward) -> &'static str {
     }
 }
 
+/// What kind of thing it is that stands for somebody.
+const fn fingerprint(signal: &Signal) -> &'static str {
+    match &signal.kind {
+        SignalKind::Sighting(Sighted::Certificate) => "certificate",
+        SignalKind::Sighting(Sighted::Fingerprint(kind)) => kind.as_str(),
+        SignalKind::Sighting(Sighted::UserAgent) => "user-agent",
+        _ => "url",
+    }
+}
+
 const fn seen_in(sighted: Sighted) -> &'static str {
     match sighted {
         Sighted::Answer => "dns-answer",
         Sighted::Bound => "dns-binding",
+        Sighted::Certificate | Sighted::Fingerprint(_) => "tls",
         Sighted::Endpoint => "address",
         Sighted::Name(NameSource::Host) => "http-host",
         Sighted::Name(NameSource::Quic) => "quic-sni",
         Sighted::Name(NameSource::Sni) => "tls-sni",
+        Sighted::Name(NameSource::Socks) => "socks-target",
         Sighted::Query => "dns-question",
+        Sighted::Url | Sighted::UserAgent => "http-request",
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::detect::plugx::{PlugxDecoder, PlugxMatch, Proof};
 use crate::detect::{Sighted, Signal, SignalKind};
 use crate::flow::{NameSource, Toward};
-use sekisho_schema::finding::Direction;
+use sekisho_schema::finding::{Direction, IndicatorClass};
 
 /// The sentence for a signal about `host`, the inside end as a person calls it.
 pub(super) fn explain(signal: &Signal, host: &str) -> String {
@@ -29,12 +29,15 @@ pub(super) fn explain(signal: &Signal, host: &str) -> String {
             grouped(*bytes),
             grouped(*allowed),
         ),
+        SignalKind::Pattern(pattern) => {
+            pattern.told.replace("{host}", host).replace("{remote}", &remote.to_string())
+        }
         SignalKind::Plugx { matched, cipher, toward, present, .. } => {
             let who = match toward {
                 Toward::Local => format!("{remote} spoke PlugX to {host}"),
                 Toward::Remote => format!("{host} spoke PlugX to {remote}"),
             };
-            let sentence = plugx(&who, matched, cipher, *present);
+            let sentence = plugx(&who, matched, cipher, (*toward, *present));
             match toward {
                 // Graded as suspect for this reason; the sentence has to say so.
                 Toward::Local => sentence.replacen(
@@ -49,7 +52,16 @@ pub(super) fn explain(signal: &Signal, host: &str) -> String {
     }
 }
 
-fn plugx(who: &str, matched: &PlugxMatch, cipher: &str, present: usize) -> String {
+fn plugx(
+    who: &str,
+    matched: &PlugxMatch,
+    cipher: &str,
+    (toward, present): (Toward, usize),
+) -> String {
+    let deed = match toward {
+        Toward::Remote if PlugxDecoder::is_theft(matched.command) => ": file theft in progress",
+        Toward::Local | Toward::Remote => "",
+    };
     let body = match (matched.proof, matched.size) {
         (Proof::Lznt1, _) => ", and the body unpacks as LZNT1 to the size announced",
         (Proof::Header, 0) => ", which fits a message that is a header only",
@@ -57,7 +69,7 @@ fn plugx(who: &str, matched: &PlugxMatch, cipher: &str, present: usize) -> Strin
     };
     // plugx.md, section 2, D1: command, flags and sizes agree by chance in about 5 of 10^10 payloads.
     format!(
-        "{who}: the first 16 bytes decode with cipher {cipher} to command 0x{:04x} ({}), {} body \
+        "{who}: the first 16 bytes decode with cipher {cipher} to command 0x{:04x} ({}){deed}, {} body \
          bytes announced and {} present{body}; the chance of this in other traffic is below 5 in \
          10,000,000,000.",
         matched.command,
@@ -87,18 +99,34 @@ fn sighting(signal: &Signal, host: &str, sighted: Sighted) -> String {
                 NameSource::Host => "an HTTP request",
                 NameSource::Quic => "a QUIC handshake",
                 NameSource::Sni => "a TLS handshake",
+                NameSource::Socks => "a SOCKS request",
             };
             format!("{host} named {name} in {place} with {remote}")
         }
         (Sighted::Query, _) => format!("{host} asked for the name {name}"),
+        (Sighted::Certificate, _) => format!("{remote} showed {host} a known certificate"),
+        (Sighted::Fingerprint(kind), _) => {
+            format!("{host} greeted {remote} in the way of a known {kind} fingerprint")
+        }
+        (Sighted::Url, _) => format!("{host} asked {remote} for a known URL"),
+        (Sighted::UserAgent, _) => format!("{host} named itself to {remote} by a known User-Agent"),
     };
-    match &signal.indicator {
-        None => format!("{what}."),
-        Some(indicator) => format!(
-            "{what}: {} is an indicator of {} with confidence {} of 100.",
-            indicator.value, indicator.source, indicator.confidence,
-        ),
-    }
+    let Some(indicator) = &signal.indicator else { return format!("{what}.") };
+    let families = match indicator.labels.as_slice() {
+        [] => String::new(),
+        labels => format!(" ({})", labels.join(", ")),
+    };
+    let sinkhole = match indicator.class {
+        IndicatorClass::Sinkhole => {
+            "; it is a sinkhole, a server that defenders took over from a worm or bot: what speaks \
+             to it is infected"
+        }
+        IndicatorClass::Threat => "",
+    };
+    format!(
+        "{what}: {} is an indicator of {}{families} with confidence {} of 100{sinkhole}.",
+        indicator.value, indicator.source, indicator.confidence,
+    )
 }
 
 /// A number with a comma after each three digits.

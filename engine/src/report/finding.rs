@@ -110,7 +110,7 @@ fn subject(signal: &Signal, inside: &str) -> Subject {
             ("destination", destination.to_string())
         }
         SignalKind::HostBudget { .. } => ("host", inside.to_owned()),
-        SignalKind::Plugx { .. } => {
+        SignalKind::Pattern(_) | SignalKind::Plugx { .. } => {
             ("flow", format!("{} {} -> {}", flow.transport, flow.local, flow.remote))
         }
         SignalKind::Sighting(Sighted::Query) => {

@@ -1,5 +1,6 @@
 //! What was told lately: a repetition is not told again within a span.
 
+use crate::detect::plugx::PlugxDecoder;
 use crate::detect::{Sighted, Signal, SignalKind};
 use crate::learn::Bounded;
 use sekisho_schema::{Grade, Span, Timestamp, Transport};
@@ -13,6 +14,8 @@ struct Key {
     indicator: Option<String>,
     remote: Option<SocketAddr>,
     transport: Transport,
+    /// Whether a file is being stolen: that must be told though the implant was before.
+    is_theft: bool,
 }
 
 impl Key {
@@ -25,6 +28,14 @@ impl Key {
             }
             _ => Some(flow.remote),
         };
+        let is_theft = match &signal.kind {
+            SignalKind::Plugx { matched, .. } => PlugxDecoder::is_theft(matched.command),
+            // A message inside something else carries its command in its evidence.
+            SignalKind::Pattern(pattern) => pattern.evidence.iter().any(|piece| {
+                piece.facts.get("theft").is_some_and(|theft| theft.as_bool() == Some(true))
+            }),
+            _ => false,
+        };
         Self {
             detector: signal.detector,
             grade: signal.grade,
@@ -32,6 +43,7 @@ impl Key {
             indicator: signal.indicator.as_ref().map(|indicator| indicator.id.clone()),
             remote,
             transport: flow.transport,
+            is_theft,
         }
     }
 }

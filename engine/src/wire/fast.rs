@@ -74,6 +74,7 @@ fn transport(
         dst_port: segment.ports.1,
         proto,
         tcp: segment.tcp,
+        icmp: None,
         payload: segment.payload,
         ip_payload_len: segment.stated,
         truncated: (segment.payload.len() as u64) < u64::from(segment.stated),
@@ -101,6 +102,7 @@ fn tcp(body: &[u8], stated: u32) -> Option<Segment<'_>> {
             seq: u32::from_be_bytes([q0, q1, q2, q3]),
             ack_no: u32::from_be_bytes([a0, a1, a2, a3]),
         }),
+        icmp: None,
         payload,
         stated: stated.saturating_sub(header_len as u32),
     })
@@ -115,6 +117,7 @@ fn udp(body: &[u8], stated: u32) -> Option<Segment<'_>> {
     Some(Segment {
         ports: (u16::from_be_bytes([*s0, *s1]), u16::from_be_bytes([*d0, *d1])),
         tcp: None,
+        icmp: None,
         payload,
         stated: len,
     })

@@ -9,6 +9,11 @@ const ETHERTYPE_IPV6: u16 = 0x86DD;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88A8;
 const ETHERTYPE_VLAN_DOUBLE: u16 = 0x9100;
+/// MPLS, downstream and upstream assigned labels (RFC 3032 §5, RFC 5332).
+const ETHERTYPE_MPLS: u16 = 0x8847;
+const ETHERTYPE_MPLS_UPSTREAM: u16 = 0x8848;
+/// Labels unwrapped before a frame is given up; service, transport and fast-reroute labels are five.
+const MAX_LABELS: usize = 8;
 /// PPPoE session stage (RFC 2516 §4).
 const ETHERTYPE_PPPOE: u16 = 0x8864;
 /// PPP protocol numbers of IPv4 and IPv6 (RFC 1332, RFC 5072).
@@ -60,9 +65,11 @@ fn cooked_payload(arphrd: [u8; 2], proto: [u8; 2], rest: &[u8]) -> Result<&[u8],
     ether_payload(u16::from_be_bytes(proto), rest)
 }
 
+/// Finds the IP packet behind an EtherType.
 #[inline]
-fn ether_payload(mut ether_type: u16, mut rest: &[u8]) -> Result<&[u8], Unparsed> {
+pub(super) fn ether_payload(mut ether_type: u16, mut rest: &[u8]) -> Result<&[u8], Unparsed> {
     let mut tags = 0;
+    let mut pseudowire = false;
     loop {
         match ether_type {
             ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => return Ok(rest),
@@ -84,8 +91,47 @@ fn ether_payload(mut ether_type: u16, mut rest: &[u8]) -> Result<&[u8], Unparsed
                     _ => Err(Unparsed::NotIp),
                 };
             }
+            ETHERTYPE_MPLS | ETHERTYPE_MPLS_UPSTREAM => match labelled(rest)? {
+                Labelled::Ip(ip) => return Ok(ip),
+                Labelled::Ethernet(..) if pseudowire => return Err(Unparsed::MplsTooDeep),
+                Labelled::Ethernet(inner_type, inner) => {
+                    pseudowire = true;
+                    (ether_type, rest) = (inner_type, inner);
+                }
+            },
             ETHERTYPE_ARP => return Err(Unparsed::Arp),
             _ => return Err(Unparsed::NotIp),
         }
     }
+}
+
+/// What a label stack carries.
+enum Labelled<'a> {
+    Ethernet(u16, &'a [u8]),
+    Ip(&'a [u8]),
+}
+
+/// Unwraps a label stack (RFC 3032 §2.1). What it carries is nowhere stated: the first nibble tells
+/// IP from a pseudowire's control word (RFC 4385 §3), behind which Ethernet is read (RFC 4448).
+#[inline(never)]
+fn labelled(mut rest: &[u8]) -> Result<Labelled<'_>, Unparsed> {
+    for _ in 0..MAX_LABELS {
+        let ([_, _, low, _], inner) =
+            rest.split_first_chunk::<4>().ok_or(Unparsed::LinkTruncated)?;
+        rest = inner;
+        if low & 1 == 0 {
+            continue;
+        }
+        return match rest.first().ok_or(Unparsed::LinkTruncated)? >> 4 {
+            4 | 6 => Ok(Labelled::Ip(rest)),
+            0 => {
+                let (head, inner) =
+                    rest.split_first_chunk::<18>().ok_or(Unparsed::LinkTruncated)?;
+                let [.., t0, t1] = *head;
+                Ok(Labelled::Ethernet(u16::from_be_bytes([t0, t1]), inner))
+            }
+            _ => Err(Unparsed::NotIp),
+        };
+    }
+    Err(Unparsed::MplsTooDeep)
 }

@@ -2,7 +2,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice};
 
-use super::{Frame, LinkType, PacketView, Proto, Unparsed, fast, link, parse, parse::lax};
+use self::forge::{Carrier, XorShift, fragments as cut, host, ip as packet, tcp, udp};
+use super::{
+    Fragments, Frame, IcmpFacts, LinkType, Packet, PacketView, Proto, Taken, Unparsed, fast, link,
+    parse, parse::lax, read, tunnel,
+};
+use crate::limits::Limits;
+
+pub(crate) mod forge;
+mod fragments;
+mod tunnels;
 
 #[test]
 fn a_tcp_segment_over_ethernet_and_ipv4_is_read_whole() {
@@ -135,6 +144,91 @@ fn icmp_and_unknown_protocols_keep_their_payload() {
     frame[23] = 255;
     let view = parsed(LinkType::Ethernet, &frame);
     assert_eq!((view.proto, view.ip_payload_len), (Proto::Other(255), 19));
+    assert_eq!(view.icmp, None);
+}
+
+#[test]
+fn icmp_shows_its_type_and_an_echo_its_numbers() {
+    for (v6, proto, echoes) in [(false, 1, [0, 8]), (true, 58, [128, 129])] {
+        for kind in 0..=255 {
+            let message = [kind, 3, 0xAA, 0xBB, 0x12, 0x34, 0x56, 0x78, 9, 9];
+            let bytes = packet(proto, host(v6, 1), host(v6, 2), &message);
+            let view = parsed(LinkType::RawIp, &bytes);
+            let (id, seq) = if echoes.contains(&kind) { (0x1234, 0x5678) } else { (0, 0) };
+            assert_eq!(view.icmp, Some(IcmpFacts { kind, code: 3, id, seq }));
+            assert_eq!((view.payload, view.ip_payload_len, view.tcp), (&[9, 9][..], 2, None));
+        }
+    }
+}
+
+#[test]
+fn a_chain_of_sixteen_extension_headers_is_walked_and_a_longer_one_is_named() {
+    for (count, known) in [(0, true), (1, true), (16, true), (17, false), (200, false)] {
+        let mut body = udp((host(true, 1), 9), (host(true, 2), 53), b"deep")[40..].to_vec();
+        let mut next = 17;
+        for n in 0..count {
+            let kind = [60, 43, 51][n % 3];
+            // An authentication header counts words less two, the others units of eight less one.
+            let (length, bytes) = if kind == 51 { (4, 24) } else { (1, 16) };
+            let mut header = vec![next, length];
+            header.resize(bytes, 0);
+            body.splice(0..0, header);
+            next = kind;
+        }
+        let bytes = packet(next, host(true, 1), host(true, 2), &body);
+        match parse(&Frame { link: LinkType::RawIp, ..ethernet(&bytes) }) {
+            Ok(view) => assert!(known && view.payload == b"deep" && view.dst_port == 53),
+            Err(reason) => assert!(!known && reason == Unparsed::IpExtensions, "{count}"),
+        }
+    }
+}
+
+#[test]
+fn extension_headers_that_are_not_known_are_the_protocol_of_the_packet() {
+    let body = [17, 0, 1, 4, 0, 0, 0, 0, 1, 2, 3];
+    for number in [135, 139, 140, 50, 59] {
+        let bytes = packet(number, host(true, 1), host(true, 2), &body);
+        let view = parsed(LinkType::RawIp, &bytes);
+        assert_eq!((view.proto, view.payload), (Proto::Other(number), &body[..]));
+    }
+    let late_hop_by_hop = [&[0, 0, 1, 4, 0, 0, 0, 0][..], &[17, 0, 1, 4, 0, 0, 0, 0]].concat();
+    let bytes = packet(60, host(true, 1), host(true, 2), &late_hop_by_hop);
+    assert_eq!(refused(LinkType::RawIp, &bytes), Unparsed::IpMalformed);
+    let authentic = [&[17, 4][..], &[0; 22], &udp4(b"ah")[34..]].concat();
+    let bytes = packet(51, host(false, 1), host(false, 2), &authentic);
+    let view = parsed(LinkType::RawIp, &bytes);
+    assert_eq!((view.payload, view.dst_port, view.ip_payload_len), (&b"ah"[..], 53, 2));
+}
+
+/// Offloaded packets of more than 64 KiB (BIG TCP): IPv4 states 0, IPv6 a jumbo payload option.
+#[test]
+fn packets_longer_than_64_kib_are_read_to_their_end() {
+    let payload = vec![3; 180_000];
+    let mut v4 = tcp((host(false, 1), 9), (host(false, 2), 443), 0x18, 7, b"");
+    v4[2..4].fill(0);
+    v4.extend(&payload);
+    let mut v6 = tcp((host(true, 1), 9), (host(true, 2), 443), 0x18, 7, b"");
+    v6[4..6].fill(0);
+    let mut jumbo = v6.clone();
+    v6.extend(&payload);
+    jumbo[6] = 0;
+    let length = (8 + 20 + payload.len() as u32).to_be_bytes();
+    jumbo.splice(40..40, [&[6, 0, 0xC2, 4][..], &length].concat());
+    jumbo.extend(&payload);
+    for bytes in [&v4, &v6, &jumbo] {
+        let view = parsed(LinkType::RawIp, bytes);
+        assert_eq!((view.payload.len(), view.ip_payload_len), (180_000, 180_000));
+        assert!(view.dst_port == 443 && !view.truncated);
+        let wire_len = bytes.len() as u32;
+        let cut = Frame { link: LinkType::RawIp, wire_len, ..ethernet(&bytes[..200]) };
+        let view = parse(&cut).unwrap();
+        assert!(view.ip_payload_len == 180_000 && view.truncated);
+    }
+    // What follows a jumbogram is not its payload, and no option makes it longer than the wire.
+    jumbo.extend([0xEE; 9]);
+    assert_eq!(parsed(LinkType::RawIp, &jumbo).payload.len(), 180_000);
+    jumbo[44] = 0x7F;
+    assert_eq!(parsed(LinkType::RawIp, &jumbo).payload.len(), 180_009);
 }
 
 #[test]
@@ -217,12 +311,115 @@ fn addresses_and_ports_agree_with_etherparse_read_from_ethernet() {
     }
 }
 
+/// Law: what nests and what is cut into pieces is read, opened or refused, whatever changes in it.
+#[test]
+fn mutations_of_every_shape_end_in_a_packet_a_piece_or_a_reason() {
+    let mut seeds = vec![
+        packet(255, host(false, 1), host(false, 2), b"raw"),
+        packet(1, host(false, 1), host(false, 2), &[8, 0, 1, 2, 3, 4, 5, 6, 7]),
+        packet(
+            0,
+            host(true, 1),
+            host(true, 2),
+            &[60, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0],
+        ),
+    ];
+    for carrier in Carrier::ALL {
+        for v6 in [false, true] {
+            let inside = tcp((host(v6, 1), 9), (host(v6, 2), 443), 0x18, 1, b"inside");
+            let once = carrier.wrap(host(!v6, 3), host(!v6, 4), &inside);
+            seeds.extend(cut(&once, seeds.len() as u32, 24));
+            seeds.push(carrier.wrap(host(v6, 5), host(v6, 6), &once));
+            seeds.push(once);
+        }
+    }
+    let mut table = Fragments::new(&Limits::default(), ahash::RandomState::with_seeds(1, 2, 3, 4));
+    let mut random = XorShift(0x5EED_0004);
+    let (mut opened, mut wholes, mut refused) = (0, 0, 0);
+    for round in 0..300_000 {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        if random.next().is_multiple_of(3) {
+            mutate(&mut bytes, &mut random);
+        }
+        if round % seeds.len() == 0 {
+            while let Some(gone) = table.expired(i64::MAX - 1) {
+                table.give_back(gone);
+            }
+        }
+        match read(&bytes, random.next() as u32 % 3) {
+            Ok(Packet::Whole(view)) => {
+                assert!(view.payload.len() <= bytes.len());
+                if let Some(inner) = tunnel::inner(&view) {
+                    assert!(tunnel::may_carry(&view));
+                    opened += u64::from(inner.is_ok_and(|inner| inner.ip.len() < bytes.len()));
+                }
+            }
+            Ok(Packet::Piece(piece)) => {
+                while let Some(gone) = table.crowded(&piece, 0) {
+                    table.give_back(gone);
+                }
+                match table.take(round as i64, &piece, 0, None) {
+                    Taken::Held | Taken::Refused(_) => {}
+                    Taken::Spoiled(_, gathered) => table.give_back(gathered),
+                    Taken::Whole(whole) => {
+                        wholes += u64::from(whole.view().is_ok());
+                        table.give_back(whole);
+                    }
+                }
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(opened > 50_000 && wholes > 5_000 && refused > 1_000, "{opened} {wholes} {refused}");
+}
+
+/// Law: our own reading of options, chains and fragments finds what etherparse finds.
+#[test]
+fn the_network_layer_agrees_with_etherparse_on_mutated_chains() {
+    let extended = |chain: &[u8], first: u8| {
+        let datagram = udp((host(true, 1), 9), (host(true, 2), 53), b"chained");
+        packet(first, host(true, 1), host(true, 2), &[chain, &datagram[40..]].concat())
+    };
+    let mut options = udp((host(false, 1), 9), (host(false, 2), 53), b"options");
+    options[0] = 0x47;
+    options[3] += 8;
+    options.splice(20..20, [1; 8]);
+    let seeds = [
+        options,
+        extended(&[17, 0, 1, 4, 0, 0, 0, 0], 0),
+        extended(&[43, 0, 1, 4, 0, 0, 0, 0, 60, 0, 0, 0, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0], 0),
+        extended(&[17, 0, 0, 1, 0, 0, 0, 9], 44),
+        extended(&[17, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 51),
+    ];
+    let mut random = XorShift(0x5EED_0005);
+    let mut compared = 0;
+    for round in 0..200_000 {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        mutate(&mut bytes, &mut random);
+        let Ok(view) = lax(&bytes, 0) else { continue };
+        let sliced = LaxSlicedPacket::from_ip(&bytes).unwrap();
+        let payload = sliced.ip_payload().unwrap();
+        assert_eq!(payload.ip_number.0, view.proto.number(), "{bytes:02x?}");
+        assert_eq!(payload.fragmented, view.fragment);
+        if let Proto::Other(_) = view.proto {
+            assert_eq!(payload.payload, view.payload, "{bytes:02x?}");
+        }
+        compared += 1;
+    }
+    assert!(compared > 100_000, "{compared}");
+}
+
 /// Law: bytes of any kind end in a view within the frame or in a reason.
 #[test]
 fn random_bytes_never_do_more_than_be_refused() {
     let mut random = XorShift(0x5EED_0003);
     for _ in 0..100_000 {
         let bytes: Vec<u8> = (0..random.next() % 120).map(|_| random.next() as u8).collect();
+        if let Ok(Packet::Whole(view)) = read(&bytes, 0) {
+            assert!(tunnel::inner(&view).is_none_or(|found| {
+                found.is_err() || found.is_ok_and(|inner| inner.ip.len() <= bytes.len())
+            }));
+        }
         for link in [LinkType::Ethernet, LinkType::LinuxSll, LinkType::LinuxSll2, LinkType::RawIp] {
             if let Ok(view) = parse(&Frame { link, ..ethernet(&bytes) }) {
                 assert!(view.payload.len() <= bytes.len());
@@ -304,16 +501,4 @@ fn udp6(payload: &[u8]) -> Vec<u8> {
         .write(&mut out, payload)
         .unwrap();
     out
-}
-
-/// Deterministic bytes (Marsaglia's xorshift64).
-struct XorShift(u64);
-
-impl XorShift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
 }

@@ -17,6 +17,8 @@ pub struct PacketView<'a> {
     pub proto: Proto,
     /// The TCP header's facts, for TCP only.
     pub tcp: Option<TcpFacts>,
+    /// The ICMP header's facts, for [`Proto::Icmp`] and [`Proto::Icmpv6`] only.
+    pub icmp: Option<IcmpFacts>,
     /// Captured bytes above the transport header; for [`Proto::Other`] above the IP header.
     pub payload: &'a [u8],
     /// Length of `payload` as the headers state it, also when the snap length cut it.
@@ -89,10 +91,24 @@ pub struct TcpFacts {
     pub ack_no: u32,
 }
 
+/// The part of an ICMP header the engine needs (RFC 792, RFC 4443).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IcmpFacts {
+    /// Message type; its meaning depends on the IP version.
+    pub kind: u8,
+    /// Code below the type.
+    pub code: u8,
+    /// Identifier of an echo request or reply, otherwise 0.
+    pub id: u16,
+    /// Sequence number of an echo request or reply, otherwise 0.
+    pub seq: u16,
+}
+
 /// What one transport header says, before it is joined with the addresses.
 pub(super) struct Segment<'a> {
     pub(super) ports: (u16, u16),
     pub(super) tcp: Option<TcpFacts>,
+    pub(super) icmp: Option<IcmpFacts>,
     pub(super) payload: &'a [u8],
     /// Payload length as the headers state it.
     pub(super) stated: u32,

@@ -59,4 +59,4 @@ const GOLDEN: &str = r#"{"schema":"sekisho.event/1","seq":17,"at":"2026-05-28T20
 "evidence":[{"kind":"payload","alignment":"from-key","cipher":"T1","command":"0x0000","command_name":"probe","extra":0,"flags":"0x00000000","head":"78563412278a2aeac369b7747defc1dd","plain_size":0,"present":0,"proof":"header","size":0,"toward":"remote"}],
 "frame":4,"first_packet_at":"2026-05-28T20:26:40.000000000Z","matched_at":"2026-05-28T20:26:40.003000000Z",
 "decision":{"action":"contain","scope":"host","level":5,"reason":null,"lease":"24h","containment":"c-ef9da61aaf21"},
-"rule":"plugx@1#plugx.tcp","policy":42}"#;
+"rule":"plugx@2#plugx.tcp","policy":42}"#;

@@ -11,4 +11,15 @@ mod finding;
 #[cfg(test)]
 mod forge;
 #[cfg(test)]
+mod frameworks;
+#[cfg(test)]
 mod intruder;
+#[cfg(test)]
+mod plugx_cases;
+#[cfg(test)]
+#[path = "../../src/detect/plugx_wire/forge.rs"]
+mod plugx_forge;
+#[cfg(test)]
+mod plugx_transports;
+#[cfg(test)]
+mod relatives;

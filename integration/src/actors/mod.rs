@@ -5,6 +5,7 @@
 
 pub mod cipher;
 pub mod dns;
+pub mod forged;
 pub mod forward;
 pub mod http;
 pub mod implant;

@@ -26,6 +26,10 @@ impl Judge {
         values.leaked_bytes += leaked.saturating_sub(self.leaked);
         self.leaked = leaked;
         for interface in capture {
+            if !interface.paths.is_empty() {
+                let paths = if interface.paths.starts_with("bulk only") { 1 } else { 2 };
+                values.paths.insert(interface.name.clone(), paths);
+            }
             let offered = interface.received.max(1);
             let read = interface.received.saturating_sub(interface.dropped);
             values.coverage.insert(interface.name.clone(), read as f64 / offered as f64);
@@ -81,6 +85,7 @@ impl Judge {
             findings: self.board.findings,
             enforcement: self.cut.as_ref().and_then(Cut::failure).map(str::to_owned),
             coverage: self.coverage(),
+            known: self.known.status(),
             journal: crate::control::JournalStatus::default(),
             collector: crate::control::CollectorStatus::default(),
         };

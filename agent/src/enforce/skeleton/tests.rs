@@ -36,6 +36,7 @@ fn plan() -> Plan {
             },
         ],
         collector: vec!["192.0.2.9:8443".parse().unwrap(), "[2001:db8::9]:8443".parse().unwrap()],
+        known: true,
     }
 }
 
@@ -85,7 +86,12 @@ fn every_exemption_stands_before_every_drop() {
             place("all but management") < place("inside networks")
                 && place("inside networks") < place("external egress")
         );
-        assert_eq!(place("external egress"), rules.len() - 1, "nothing passes after the last cut");
+        let after = &rules[place("external egress") + 1..];
+        assert!(
+            after.iter().all(|rule| rule.contains("known beforehand") && !rule.contains("accept")),
+            "nothing passes after the last cut"
+        );
+        assert_eq!(after.len(), if family == "inet" { 4 } else { 0 });
     }
 }
 
@@ -93,8 +99,10 @@ fn every_exemption_stands_before_every_drop() {
 fn nothing_is_dropped_without_a_set_and_no_set_is_ever_emptied() {
     for line in lines(&plan(), &[]) {
         if line.contains("\"drop\"") {
-            let frame_check = line.contains("\"chain\":\"disguised\"");
-            assert!(line.contains("\"@") || frame_check, "{line}");
+            // Chains that are only jumped to from a rule with a set.
+            let jumped_to =
+                ["disguised", "known"].iter().any(|name| line.contains(&format!("\"chain\":\"{name}\"")));
+            assert!(line.contains("\"@") || jumped_to, "{line}");
             assert!(line.contains("\"counter\""), "{line}");
         }
         assert!(
@@ -107,11 +115,20 @@ fn nothing_is_dropped_without_a_set_and_no_set_is_ever_emptied() {
             assert!(
                 line.contains("\"flags\":[\"timeout\"]")
                     && line.contains("\"timeout\":86400")
-                    && !line.contains("interval"),
+                    && !line.contains("\"interval\""),
                 "{line}"
             );
         }
     }
+}
+
+#[test]
+fn destinations_known_beforehand_are_dropped_only_where_the_plan_says_so() {
+    let jumps = |known| {
+        let lines = lines(&Plan { known, ..plan() }, &[]);
+        lines.iter().filter(|line| line.contains("{\"jump\":{\"target\":\"known\"}}")).count()
+    };
+    assert_eq!((jumps(true), jumps(false)), (4, 0));
 }
 
 #[test]

@@ -135,3 +135,51 @@ fn response() -> Vec<u8> {
     record([0xC0, 45], 28, &[0x20; 16]);
     bytes
 }
+
+#[test]
+fn the_question_is_also_there_as_it_was_sent() {
+    let bytes = query(&[b"PEJOnnoo", b"bca", b"Example"], 16);
+    let message = DnsMessage::parse(&bytes).unwrap();
+    let labels: Vec<_> = message.raw_question_name().collect();
+    assert_eq!(labels, [&b"PEJOnnoo"[..], b"bca", b"Example"]);
+    for len in 12..bytes.len() {
+        if let Some(message) = DnsMessage::parse(&bytes[..len]) {
+            assert!(message.raw_question_name().count() <= 3);
+        }
+    }
+    let mut compressed = header(0x0100, 1, 0);
+    compressed.extend([1, b'a', 0xC0, 12, 0, 1, 0, 1]);
+    assert_eq!(DnsMessage::parse(&compressed).unwrap().raw_question_name().count(), 1);
+    let nothing = header(0x0100, 0, 0);
+    assert_eq!(DnsMessage::parse(&nothing).unwrap().raw_question_name().count(), 0);
+}
+
+#[test]
+fn records_of_every_type_are_handed_out_with_their_data() {
+    let mut bytes = query(&[b"a", b"example"], 255);
+    bytes[..8].copy_from_slice(&header(0x8180, 1, 5)[..8]);
+    let mut record = |kind: u8, content: &[u8]| {
+        bytes.extend_from_slice(&[0xC0, 12, 0, kind, 0, 1, 0, 0, 1, 44, 0, content.len() as u8]);
+        bytes.extend_from_slice(content);
+    };
+    record(16, b"\x03one\x02tw\x00");
+    record(10, b"\xFF\x00raw");
+    record(15, &[0, 10, 2, b'm', b'x', 0xC0, 12]);
+    record(33, &[0, 1, 0, 2, 0x1F, 0x90, 3, b's', b'r', b'v', 0]);
+    record(1, &[203, 0, 113, 9]);
+    let message = DnsMessage::parse(&bytes).unwrap();
+    let records: Vec<_> = message.records().collect();
+    assert_eq!(records.iter().map(|r| r.kind).collect::<Vec<_>>(), [16, 10, 15, 33, 1]);
+    assert!(records.iter().all(|r| r.ttl == 300 && r.owner().unwrap().as_str() == "a.example"));
+    assert_eq!(records[0].strings().collect::<Vec<_>>(), [&b"one"[..], b"tw", b""]);
+    assert_eq!(records[1].rdata, b"\xFF\x00raw");
+    assert_eq!(records[1].strings().count(), 0);
+    assert_eq!(records[2].target().unwrap().as_str(), "mx.a.example");
+    assert_eq!(records[3].target().unwrap().as_str(), "srv");
+    assert_eq!((records[4].rdata, records[4].target()), (&[203, 0, 113, 9][..], None));
+    for len in 12..bytes.len() {
+        if let Some(message) = DnsMessage::parse(&bytes[..len]) {
+            assert!(message.records().count() <= 5);
+        }
+    }
+}

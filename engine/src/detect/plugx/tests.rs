@@ -223,6 +223,38 @@ fn there_are_seventeen_default_settings_with_distinct_names() {
     assert_eq!(ids.len(), 17);
 }
 
+#[test]
+fn more_ciphers_than_are_tried_are_refused_with_their_number() {
+    let mut constants = PlugxConstants::default();
+    let once = constants.ciphers.clone();
+    (0..3).for_each(|_| constants.ciphers.extend(once.clone()));
+    let told = serde_json::from_str::<PlugxConstants>(&serde_json::to_string(&constants).unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(told.starts_with("68 ciphers, and at most 64 are tried"), "{told}");
+    constants.ciphers.truncate(64);
+    let text = serde_json::to_string(&constants).unwrap();
+    assert_eq!(serde_json::from_str::<PlugxConstants>(&text).unwrap(), constants);
+}
+
+#[test]
+fn a_stated_length_proves_a_header_before_its_body_came_and_refuses_another() {
+    let plain = b"C:\\staging\\customers.csv".repeat(8);
+    for_every_setting(|_, kind, alignment, key| {
+        let message = compressed(kind, alignment, key, 0x3005, &plain);
+        let (len, decoder) = (message.len(), decoder());
+        for known in [HEADER_LEN, HEADER_LEN + 9] {
+            let head = &message[..known];
+            assert!(matches!(decoder.examine_of(head, Some(len)), PlugxVerdict::Match(_)));
+            assert_eq!(decoder.examine_of(head, Some(len - 1)), PlugxVerdict::No);
+            assert_eq!(decoder.examine_of(head, Some(len + 20)), PlugxVerdict::NeedMore);
+        }
+        let mut spoiled = message.clone();
+        spoiled[HEADER_LEN + 1] ^= 0x70;
+        assert_eq!(decoder.examine_of(&spoiled, Some(len)), PlugxVerdict::No);
+    });
+}
+
 fn decoder() -> PlugxDecoder {
     PlugxDecoder::new(&PlugxConstants::default())
 }

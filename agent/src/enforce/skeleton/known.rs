@@ -1,0 +1,86 @@
+//! What is cut before any packet of it was seen: jumps from the sets, and a chain that tells and drops.
+
+use super::terms::{count, field, matches, members, meta, one_of};
+use super::{KNOWN, KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, Walk, rule_in};
+use crate::enforce::Plan;
+use nftables::expr::{Expression, MetaKey, NamedExpression};
+use nftables::schema::{SetType, SetTypeValue};
+use nftables::stmt::{JumpTarget, Limit, Log, Operator, Statement};
+use std::borrow::Cow;
+
+/// Group of the kernel's packet log (NFLOG) to which the first bytes of such packets go.
+pub const LOG_GROUP: u16 = 20_015;
+/// Packets of them that are logged within a second, and at once: a flood must not become a flood of records.
+const LOGGED_A_SECOND: u32 = 100;
+const LOGGED_AT_ONCE: u32 = 200;
+/// Bytes of each that are logged: headers and the beginning of what it says.
+const LOGGED_BYTES: u32 = 1_500;
+/// Seconds between two walks of the kernel over a set of known destinations: over a million elements the
+/// default of one second would cost a tenth of a core. What has ended counts as gone before it is collected.
+pub(super) const COLLECT_SECS: u32 = 1_800;
+
+/// The sets of known destinations.
+pub(super) fn sets() -> [(&'static str, SetTypeValue<'static>); 4] {
+    let with_port =
+        |kind| SetTypeValue::Concatenated(Cow::Owned(vec![kind, SetType::InetService]));
+    [
+        (KNOWN4, SetTypeValue::Single(SetType::Ipv4Addr)),
+        (KNOWN6, SetTypeValue::Single(SetType::Ipv6Addr)),
+        (KNOWN4_PORT, with_port(SetType::Ipv4Addr)),
+        (KNOWN6_PORT, with_port(SetType::Ipv6Addr)),
+    ]
+}
+
+/// Fills the chain and the rules; last, so that what is logged here is cut by nothing else, and never what lies inside.
+pub(super) fn fill(walk: &mut Walk<'_>, plan: &Plan) {
+    for statements in [
+        vec![
+            Statement::Limit(Limit {
+                rate: LOGGED_A_SECOND,
+                rate_unit: None,
+                per: Some("second".into()),
+                burst: Some(LOGGED_AT_ONCE),
+                burst_unit: None,
+                inv: None,
+            }),
+            Statement::Log(Some(Log {
+                prefix: None,
+                group: Some(u32::from(LOG_GROUP)),
+                snaplen: Some(LOGGED_BYTES),
+                queue_threshold: Some(1),
+                level: None,
+                flags: None,
+            })),
+        ],
+        vec![count(KNOWN), Statement::Drop(None)],
+    ] {
+        rule_in(walk.objects, walk.layer, KNOWN.into(), statements, "told, and dropped");
+    }
+    if !plan.known {
+        return;
+    }
+    for (ip, set, with_port) in [
+        ("ip", KNOWN4, KNOWN4_PORT),
+        ("ip6", KNOWN6, KNOWN6_PORT),
+    ] {
+        let jump = || Statement::Jump(JumpTarget { target: KNOWN.into() });
+        walk.rule(
+            vec![matches(field(ip, "daddr"), Operator::EQ, members(set)), jump()],
+            "destinations known beforehand",
+        );
+        // TCP, UDP, SCTP: the protocols with ports at one place.
+        let ported = one_of([6, 17, 132].map(Expression::Number).to_vec());
+        let end = Expression::Named(NamedExpression::Concat(vec![
+            field(ip, "daddr"),
+            field("th", "dport"),
+        ]));
+        walk.rule(
+            vec![
+                matches(meta(MetaKey::L4proto), Operator::EQ, ported),
+                matches(end, Operator::EQ, members(with_port)),
+                jump(),
+            ],
+            "destinations known beforehand, by port",
+        );
+    }
+}

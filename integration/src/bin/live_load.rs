@@ -1,0 +1,398 @@
+//! The agent under load: live rates, known destinations in the kernel, a reload under traffic.
+//!
+//! `live-load live TOOLS MIX LIST LIST [--short]`: rates up to the sender's ceiling over a cable, beside a bare ring reader.
+//! `live-load reload TOOLS MIX LIST LIST`: the same lists read anew while 100,000 packets a second flow.
+//! `live-load preload LIST`: forwarding with the list in the kernel beside plain forwarding, and what leaks.
+//! TOOLS holds `pktsend` and `tp3read`. Each prints a table and, as its last line, the same as JSON.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement fails loudly and prints for people"
+)]
+
+use sekisho_integration::{Agent, AgentSetup, Lab, Node, PolicyText, wait_until};
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Packets a second that are offered; 0 for as many as the sender can.
+const RATES: [u64; 5] = [100_000, 200_000, 300_000, 400_000, 0];
+/// Packets of the mix that the sender keeps in memory.
+const KEPT: &str = "400000";
+/// Kernel clock ticks a second (`USER_HZ` on every Linux architecture that this runs on).
+const TICKS: f64 = 100.0;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["live", tools, mix, lists @ ..] => {
+            let short = lists.contains(&"--short");
+            let lists: Vec<&str> = lists.iter().copied().filter(|word| *word != "--short").collect();
+            live(Path::new(tools), mix, &lists, short);
+        }
+        ["reload", tools, mix, lists @ ..] => reload(Path::new(tools), mix, lists),
+        ["preload", list] => preload(list),
+        ["sink", address] => sink(address.parse().unwrap()),
+        ["pour", address, seconds] => pour(address.parse().unwrap(), seconds.parse().unwrap()),
+        ["echo", address] => echo(address.parse().unwrap()),
+        ["ping", address, count] => ping(address.parse().unwrap(), count.parse().unwrap()),
+        _ => panic!("live-load live|reload TOOLS MIX LIST…, or live-load preload LIST"),
+    }
+}
+
+fn agent_on(lab: &Lab, node: &Node, lists: &[&str], mode: &'static str, more: &str) -> Agent {
+    let lists: Vec<String> = lists.iter().map(|list| format!("{list:?}")).collect();
+    let setup = AgentSetup::new(node, lab.dir(), &format!("agent-{}", node.name)).with(format!(
+        "[indicators]\nlists = [{}]\n[metrics]\nenabled = false\n{more}",
+        lists.join(", ")
+    ));
+    let decide = "[[decide]]\ndetector = \"indicator.*\"\ngrade = \"malicious\"\nlevel = 3\nlease = \"1h\"\n";
+    setup.seal(&PolicyText { more: decide.to_owned(), ..PolicyText::new(1, mode) });
+    setup.start()
+}
+
+/// What is read of a process: CPU seconds, resident and peak MiB.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    cpu: f64,
+    resident: f64,
+    peak: f64,
+}
+
+impl Process {
+    fn of(pid: u64) -> Self {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the agent runs");
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let mib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+        };
+        Self { cpu: (ticks(11) + ticks(12)) / TICKS, resident: mib("VmRSS:"), peak: mib("VmHWM:") }
+    }
+}
+
+/// Frames read, offered and dropped as the agent counts them.
+fn seen(agent: &Agent) -> (u64, u64, u64) {
+    let status = agent.status();
+    let interface = &status["capture"]["interfaces"][0];
+    let number = |value: &Value| value.as_u64().unwrap();
+    (
+        number(&status["capture"]["frames"]),
+        number(&interface["received"]),
+        number(&interface["dropped"]),
+    )
+}
+
+fn pid(agent: &Agent) -> u64 {
+    agent.status()["pid"].as_u64().unwrap()
+}
+
+fn json_of(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn sender(node: &Node, tools: &Path, mix: &str, rate: u64, seconds: u64) -> Command {
+    let mut command = node.command("taskset");
+    command
+        .args(["-c", "0"])
+        .arg(tools.join("pktsend"))
+        .args(["eth0", mix, &rate.to_string(), &seconds.to_string(), KEPT]);
+    command
+}
+
+/// Two hosts and a cable; the receiver's name is the first.
+fn cable() -> (Lab, Node, Node) {
+    let lab = Lab::open();
+    let (receiver, from) = (lab.node("receiver"), lab.node("sender"));
+    lab.cable(&receiver, "eth0", &from, "eth0");
+    receiver.ip("addr add 10.99.0.1/24 dev eth0");
+    (lab, receiver, from)
+}
+
+fn pin(agent: &Agent, cpu: &str) {
+    let pid = pid(agent).to_string();
+    let done = Command::new("taskset").args(["-acp", cpu, &pid]).output().expect("taskset starts");
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// One rate: what was sent, lost and cost.
+fn measure(agent: &Agent, mut send: Command, seconds: f64) -> Value {
+    let (pid, (frames, _, dropped)) = (pid(agent), seen(agent));
+    let before = Process::of(pid);
+    let sent = json_of(&send.output().expect("pktsend starts"));
+    // The last block, and the state that is published once a second.
+    std::thread::sleep(Duration::from_millis(2_200));
+    let after = Process::of(pid);
+    let (read, _, lost) = seen(agent);
+    let count = sent["sent"].as_u64().unwrap();
+    json!({
+        "pps": sent["pps"], "gbps": sent["gbps"], "sent": count, "read": read - frames,
+        "dropped": lost - dropped, "lost": count.saturating_sub(read - frames),
+        "cpu": (after.cpu - before.cpu) / seconds, "rss_mib": after.resident, "peak_mib": after.peak,
+    })
+}
+
+fn live(tools: &Path, mix: &str, lists: &[&str], short: bool) {
+    let seconds: u64 = if short { 3 } else { 6 };
+    let (lab, receiver, from) = cable();
+    let mut rows = Vec::new();
+    println!("  packets/s offered   sent/s   Gbit/s | bare ring: lost    core | agent: lost  dropped    core  RSS MiB");
+    for rate in RATES {
+        let mut reader = receiver.command("taskset");
+        reader.args(["-c", "1"]).arg(tools.join("tp3read"));
+        reader.args(["eth0", &(seconds + 2).to_string(), "64", "10", "1"]);
+        let reader = reader.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        let sent = json_of(&sender(&from, tools, mix, rate, seconds).output().unwrap());
+        let bare = json_of(&reader.wait_with_output().unwrap());
+        rows.push(json!({"rate": rate, "bare": {"sent": sent["sent"], "packets": bare["packets"], "drops": bare["drops"],
+            "lost": sent["sent"].as_u64().unwrap().saturating_sub(bare["packets"].as_u64().unwrap()),
+            "cpu": (bare["user"].as_f64().unwrap() + bare["sys"].as_f64().unwrap()) / seconds as f64, "pps": sent["pps"]}}));
+    }
+    let agent = agent_on(&lab, &receiver, lists, "dry-run", "");
+    pin(&agent, "1");
+    for row in &mut rows {
+        let rate = row["rate"].as_u64().unwrap();
+        let measured = measure(&agent, sender(&from, tools, mix, rate, seconds), seconds as f64);
+        let bare = &row["bare"];
+        println!(
+            "  {:>17} {:>8} {:>8} | {:>15} {:>6.1}% | {:>11} {:>8} {:>6.1}% {:>8.0}",
+            if rate == 0 { "ceiling".to_owned() } else { rate.to_string() },
+            measured["pps"], measured["gbps"], bare["lost"], bare["cpu"].as_f64().unwrap() * 100.0,
+            measured["lost"], measured["dropped"], measured["cpu"].as_f64().unwrap() * 100.0,
+            measured["rss_mib"].as_f64().unwrap(),
+        );
+        row["agent"] = measured;
+    }
+    let findings = agent.status()["findings"].clone();
+    println!("{}", json!({"live": rows, "findings": findings}));
+}
+
+fn reload(tools: &Path, mix: &str, lists: &[&str]) {
+    let (lab, receiver, from) = cable();
+    let agent = agent_on(&lab, &receiver, lists, "dry-run", "");
+    pin(&agent, "1");
+    let id = pid(&agent);
+    // Warm: tables and rings as large as they will be.
+    let warm = measure(&agent, sender(&from, tools, mix, 100_000, 6), 6.0);
+    let (frames, ..) = seen(&agent);
+    // 5 sets the peak back to what is resident now (proc(5), clear_refs).
+    std::fs::write(format!("/proc/{id}/clear_refs"), "5").unwrap();
+    let before = Process::of(id);
+    let reloads = || {
+        let text = agent.journal().into_iter().filter(|line| {
+            serde_json::to_string(&line.body).unwrap().contains("\"rules-re")
+        });
+        text.count()
+    };
+    let began = Instant::now();
+    let mut sending = sender(&from, tools, mix, 100_000, 45);
+    let sending = sending.stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let asked = Instant::now();
+    let hangup = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    rustix::process::kill_process(hangup, rustix::process::Signal::HUP).unwrap();
+    let done = wait_until(Duration::from_secs(120), || (reloads() > 0).then(|| asked.elapsed()));
+    let took = done.unwrap_or_else(|| panic!("no reload within 120 s: {}", agent.stderr()));
+    let after = Process::of(id);
+    let sent = json_of(&sending.wait_with_output().unwrap());
+    std::thread::sleep(Duration::from_millis(2_200));
+    let (read, _, dropped) = seen(&agent);
+    let count = sent["sent"].as_u64().unwrap();
+    let result = json!({
+        "sent": count, "read": read - frames, "lost": count.saturating_sub(read - frames), "dropped": dropped,
+        "seconds": took.as_secs_f64(), "rss_mib": before.resident, "peak_mib": after.peak,
+        "ratio": after.peak / before.resident, "during_traffic": took < began.elapsed() && took.as_secs() < 43,
+        "outcome": agent.stderr().contains("rules-reloaded"), "warm": warm,
+    });
+    println!(
+        "  reload of {} lists took {:.1} s at 100,000 packets/s: {} of {} packets lost; resident {:.0} MiB before, peak {:.0} MiB: {:.2} times",
+        lists.len(), took.as_secs_f64(), result["lost"], count, before.resident, after.peak, after.peak / before.resident
+    );
+    println!("{result}");
+}
+
+/// Client, gateway and server in a row.
+struct Row {
+    lab: Lab,
+    client: Node,
+    gateway: Node,
+    server: Node,
+}
+
+const SERVER: &str = "198.51.100.2";
+
+fn row() -> Row {
+    let lab = Lab::open();
+    let (client, gateway, server) = (lab.node("client"), lab.node("gateway"), lab.node("server"));
+    lab.cable(&client, "eth0", &gateway, "in0");
+    lab.cable(&gateway, "eth0", &server, "eth0");
+    client.ip("addr add 10.99.1.2/24 dev eth0");
+    gateway.ip("addr add 10.99.1.1/24 dev in0");
+    gateway.ip("addr add 198.51.100.1/24 dev eth0");
+    server.ip(&format!("addr add {SERVER}/24 dev eth0"));
+    client.ip("route add default via 10.99.1.1");
+    server.ip("route add default via 198.51.100.1");
+    gateway.run("sysctl -qw net.ipv4.ip_forward=1");
+    // One packet each of the size of the link, as a wire has them.
+    for (node, device) in [(&client, "eth0"), (&gateway, "in0"), (&gateway, "eth0"), (&server, "eth0")] {
+        node.ip(&format!("link set dev {device} gso_max_segs 1"));
+    }
+    Row { lab, client, gateway, server }
+}
+
+fn own() -> std::path::PathBuf {
+    std::env::current_exe().expect("the path of this executable")
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+fn helper(node: &Node, words: &[&str]) -> Killed {
+    let child = node.command(own()).args(words).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    Killed(child)
+}
+
+fn number(node: &Node, words: &[&str]) -> f64 {
+    let output = node.command(own()).args(words).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_else(|error| panic!("{words:?}: {error}: {output:?}"))
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+/// Gbit/s and microseconds there and back.
+fn path(row: &Row) -> (f64, f64) {
+    let gbps = number(&row.client, &["pour", &format!("{SERVER}:5001"), "3"]);
+    let rtt = number(&row.client, &["ping", &format!("{SERVER}:5002"), "20000"]);
+    (gbps, rtt)
+}
+
+fn preload(list: &str) {
+    let row = row();
+    let _sink = helper(&row.server, &["sink", "0.0.0.0:5001"]);
+    let _echo = helper(&row.server, &["echo", "0.0.0.0:5002"]);
+    let wanted = std::fs::read_to_string(list).expect("a list");
+    let known = wanted.lines().find(|line| line.contains('.')).expect("an address").trim().to_owned();
+    for words in ["nft add table inet watch", "nft add counter inet watch seen", "nft add chain inet watch arrive { type filter hook prerouting priority -400 ; }"] {
+        row.server.run(words);
+    }
+    row.server.run(&format!("nft add rule inet watch arrive ip daddr {known} counter name seen"));
+    row.server.ip(&format!("route add local {known}/32 dev lo"));
+    row.gateway.ip(&format!("route add {known}/32 via {SERVER}"));
+    let arrived = || {
+        let text = row.server.run("nft -j list counter inet watch seen");
+        let json: Value = serde_json::from_str(&text).unwrap();
+        json["nftables"].as_array().unwrap().iter().find_map(|object| object["counter"]["packets"].as_u64()).unwrap()
+    };
+    let knock = || {
+        let socket = "exec 3<>/dev/udp/".to_owned() + &known + "/443; for n in $(seq 100); do echo known >&3; done";
+        let _sent = row.client.command("bash").args(["-c", &socket]).output();
+        let _tried = row.client.command("timeout").args(["1", "bash", "-c", &format!("</dev/tcp/{known}/443")]).output();
+        std::thread::sleep(Duration::from_millis(300));
+    };
+    knock();
+    let control = arrived();
+    assert!(control >= 50, "control: packets to {known} arrive while nothing holds it: {control}");
+    let plain_before = [path(&row), path(&row), path(&row)];
+    let began = Instant::now();
+    let agent = agent_on(&row.lab, &row.gateway, &[list], "enforce", "[limits]\npreloaded = 1000000\n");
+    let status = || agent.status()["known"].clone();
+    let held = wait_until(Duration::from_secs(120), || {
+        let known = status();
+        (known["held"].as_u64() > Some(0) && known["held"] == known["wanted"]).then_some(known)
+    });
+    let held = held.unwrap_or_else(|| panic!("not held within 120 s: {}\n{}", status(), agent.stderr()));
+    let filled = began.elapsed();
+    let preloaded = [path(&row), path(&row), path(&row)];
+    let before = arrived();
+    knock();
+    let leaked = arrived() - before;
+    let setup = agent.kill9();
+    // The agent's own watching costs a core's time too: the same rules, the same million, nobody beside them.
+    let alone = [path(&row), path(&row), path(&row)];
+    let _setup = setup;
+    for table in ["inet", "netdev"] {
+        row.gateway.run(&format!("nft delete table {table} sekisho"));
+    }
+    let plain_after = [path(&row), path(&row), path(&row)];
+    let middle = |runs: &[(f64, f64)]| {
+        (median(runs.iter().map(|run| run.0).collect()), median(runs.iter().map(|run| run.1).collect()))
+    };
+    let plain = middle(&[plain_before, plain_after].concat());
+    let (with_agent, rules) = (middle(&preloaded), middle(&alone));
+    println!("  {} destinations in the kernel, {:.1} s after the start of the agent", held["held"], filled.as_secs_f64());
+    for (name, (gbps, rtt)) in [("plain forwarding", plain), ("preloaded, agent beside it", with_agent), ("preloaded alone", rules)] {
+        println!("  {name:<28} {gbps:>6.2} Gbit/s ({:>5.1} %)  {rtt:>6.2} µs there and back ({:+.2})", gbps / plain.0 * 100.0, rtt - plain.1);
+    }
+    println!("  packets that arrived at the known destination: {leaked} of 101 and more ({control} without the list)");
+    println!("{}", json!({"held": held, "fill_seconds": filled.as_secs_f64(), "leaked": leaked, "plain_gbps": plain.0, "plain_rtt_us": plain.1,
+        "agent_gbps": with_agent.0, "agent_rtt_us": with_agent.1, "rules_gbps": rules.0, "rules_rtt_us": rules.1}));
+}
+
+fn sink(address: SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    for stream in listener.incoming() {
+        let (mut stream, mut buffer, mut total) = (stream.unwrap(), vec![0; 1 << 18], 0_u64);
+        while let Ok(length) = stream.read(&mut buffer) {
+            if length == 0 {
+                break;
+            }
+            total += length as u64;
+        }
+        let _said = stream.write_all(&total.to_be_bytes());
+    }
+}
+
+fn pour(address: SocketAddr, seconds: u64) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let (chunk, began) = (vec![7; 1 << 18], Instant::now());
+    while began.elapsed() < Duration::from_secs(seconds) {
+        stream.write_all(&chunk).unwrap();
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut total = [0; 8];
+    stream.read_exact(&mut total).unwrap();
+    println!("{:.4}", u64::from_be_bytes(total) as f64 * 8.0 / began.elapsed().as_secs_f64() / 1e9);
+}
+
+fn echo(address: SocketAddr) {
+    let (socket, mut buffer) = (UdpSocket::bind(address).unwrap(), [0; 2048]);
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        let _sent = socket.send_to(&buffer[..length], from);
+    }
+}
+
+fn ping(address: SocketAddr, count: usize) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut buffer = [0; 64];
+    let times = (0..count).map(|_| {
+        let began = Instant::now();
+        socket.send(&[1; 32]).unwrap();
+        let _answer = socket.recv(&mut buffer);
+        began.elapsed().as_secs_f64() * 1e6
+    });
+    println!("{:.4}", median(times.collect()));
+}
