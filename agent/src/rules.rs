@@ -184,8 +184,9 @@ impl RuleSources {
         }
         for (name, text) in shipped_lists() {
             let options = ReadOptions { now: self.now, ..ReadOptions::default() };
-            let read = builder
-                .read_list(name, LIST_DEFAULTS, |taker| intel::read(text.as_bytes(), options, taker));
+            let read = builder.read_list(name, LIST_DEFAULTS, |taker| {
+                intel::read(text.as_bytes(), options, taker)
+            });
             left_out.extend(read.err().map(LoadRulesError::from));
         }
         Collected { builder, left_out, lists }

@@ -25,6 +25,7 @@ use sekisho_schema::event::{Gap, Release, Summary};
 use sekisho_schema::{Body, ContainmentId, ContainmentSet, FlowKey, Mode, Policy, Record};
 use sekisho_schema::{Span, Timestamp, Transport};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hint::black_box;
 use std::net::IpAddr;
 
 const HOUR_NANOS: i64 = 3_600_000_000_000;
@@ -114,7 +115,7 @@ impl Engine {
             budget: Budget::default(),
             ledger: Ledger::new(&host, limits.containments),
             leaks: Leaks::default(),
-            recent: Recent::new(limits.recent_findings, hash_seed, limits.repeat_after),
+            recent: Recent::new(&limits, hash_seed),
             signals: Vec::new(),
             queue: VecDeque::new(),
             tally: Tally::default(),
@@ -143,6 +144,19 @@ impl Engine {
         }
     }
 
+    /// Has the memory fetched that these frames will need: worth calling with up to
+    /// [`AHEAD`](crate::flow::AHEAD) frames before they are handled. Changes nothing.
+    pub fn foresee(&self, frames: &[Frame<'_>]) {
+        let (set, now) = (&self.rules.indicators, self.now);
+        self.tracker.foresee(frames, &mut |src, dst| {
+            for end in [src, dst] {
+                if !self.perimeter.is_inside(end) {
+                    black_box(set.by_address(end, now));
+                }
+            }
+        });
+    }
+
     /// Processes every deadline up to `now`, each at its own time.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         while let Some(due) = self.poll_timeout().filter(|due| *due <= now) {
@@ -167,11 +181,16 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] has something to do.
     #[must_use]
+    #[inline]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        [self.tracker.poll_timeout(), self.ledger.next_end(), self.frozen_at, self.hour_ends]
-            .into_iter()
-            .flatten()
-            .min()
+        let nanos = |at: Option<Timestamp>| at.map_or(i64::MAX, Timestamp::nanos);
+        let due = self
+            .tracker
+            .next_due()
+            .min(nanos(self.ledger.next_end()))
+            .min(nanos(self.frozen_at))
+            .min(nanos(self.hour_ends));
+        (due != i64::MAX).then_some(Timestamp::from_nanos(due))
     }
 
     /// The next output, cause before effect.
@@ -189,6 +208,7 @@ impl Engine {
                 let count = totals.unparsed.get(reason.index()).copied().unwrap_or(0);
                 (count > 0).then(|| (reason.as_str().to_owned(), count))
             })
+            .chain(totals.heads().into_iter().filter(|(_, n)| *n > 0).map(|(r, n)| (r.to_owned(), n)))
             .collect();
         Summary {
             frames: totals.frames,
@@ -385,6 +405,7 @@ impl Engine {
             ("contacts", self.detectors.evicted()),
             ("destinations", self.learned.evicted()),
             ("recent-findings", self.recent.evicted()),
+            ("withheld-findings", self.recent.withheld()),
         ])
     }
 

@@ -22,6 +22,9 @@ pub struct Limits {
     pub destinations: usize,
     /// Findings whose repetition is suppressed at once.
     pub recent_findings: usize,
+    /// Findings below malicious that one detector tells within [`Limits::repeat_after`], those of flows
+    /// that begin outside and those that begin inside each; what is beyond is counted.
+    pub findings_of_detector: usize,
     /// A finding with the same detector, host, indicator and remote is told once within this span.
     pub repeat_after: Span,
     /// A TCP flow without traffic is forgotten after this span.
@@ -55,6 +58,7 @@ impl Default for Limits {
             heads_bytes: 32 << 20,
             destinations: 1 << 16,
             recent_findings: 1 << 16,
+            findings_of_detector: 1000,
             repeat_after: Span::from_hours(1),
             tcp_idle: Span::from_hours(1),
             datagram_idle: Span::from_secs(120),

@@ -9,10 +9,12 @@ use crate::detect::indicator_set::{
     CompiledBook, Defaults, IndicatorSet, Mark, ParseIndicatorError, Piece, ReadCompiledError,
     SetBuilder,
 };
-use sekisho_schema::finding::Grade;
-use sekisho_schema::intel::{self, Facts, Id, Observable, ReadIntelError, ReadOptions, Report, Taker};
-use sekisho_schema::pack::{DetectorEntry, Indicator, RulePack};
 use sekisho_schema::Verified;
+use sekisho_schema::finding::Grade;
+use sekisho_schema::intel::{
+    self, Facts, Id, Observable, ReadIntelError, ReadOptions, Report, Taker,
+};
+use sekisho_schema::pack::{DetectorEntry, Indicator, RulePack};
 use std::collections::BTreeMap;
 
 /// What the lines of a plain list are worth: a curated feed, as far as its operator can know.
@@ -325,7 +327,9 @@ impl RulesBuilder {
         sections: &mut impl FnMut(usize) -> Result<Vec<u8>, E>,
     ) -> Result<Result<u64, E>, ReadCompiledError> {
         let mut total = 0;
-        for number in (0..IndicatorSet::PIECES).filter(|number| self.set.keeps(*number)).collect::<Vec<_>>() {
+        for number in
+            (0..IndicatorSet::PIECES).filter(|number| self.set.keeps(*number)).collect::<Vec<_>>()
+        {
             let bytes = match sections(number + 1) {
                 Ok(bytes) => bytes,
                 Err(error) => {
@@ -366,7 +370,8 @@ impl Rules {
     /// How many indicators each source brought.
     #[must_use]
     pub fn source_counts(&self) -> SourceCounts {
-        let mut counts: SourceCounts = self.packs.iter().map(|(name, _)| (name.clone(), 0)).collect();
+        let mut counts: SourceCounts =
+            self.packs.iter().map(|(name, _)| (name.clone(), 0)).collect();
         for ((_, source), count) in self.indicators.tally() {
             *counts.entry(source).or_default() += count;
         }
@@ -483,10 +488,14 @@ valid-until = "2026-01-01T00:00:00Z"
         builder.add_pack(&pack(PACK)).unwrap();
         let shipped = PACK.replace("apt", "shipped").replace("suspect", "malicious");
         builder.add_shipped(&pack(&shipped.replace("\"s\"", "\"t\""))).unwrap();
-        assert_eq!(builder.pack_counts().collect::<Vec<_>>(), [("apt".into(), 1), ("shipped".into(), 1)]);
+        assert_eq!(
+            builder.pack_counts().collect::<Vec<_>>(),
+            [("apt".into(), 1), ("shipped".into(), 1)]
+        );
         let rules = builder.build();
         assert_eq!(rules.detectors["plugx.tcp"].rule, "apt@3#plugx.tcp");
-        let found = rules.indicators.by_endpoint("203.0.113.9:443".parse().unwrap(), Timestamp::EPOCH);
+        let found =
+            rules.indicators.by_endpoint("203.0.113.9:443".parse().unwrap(), Timestamp::EPOCH);
         assert_eq!(rules.indicators.describe(found.unwrap()).grade, Grade::Suspect);
     }
 

@@ -43,7 +43,13 @@ pub fn tls_hello(data: &[u8]) {
         let joined = ClientHello::parse_joined(data, &mut scratch);
         assert_eq!(joined, Reading::Whole(hello), "the scratch changes the reading");
     }
-    for hello in [ClientHello::parse_joined(data, &mut scratch).whole(), ClientHello::from_handshake(data).whole()].into_iter().flatten() {
+    for hello in [
+        ClientHello::parse_joined(data, &mut scratch).whole(),
+        ClientHello::from_handshake(data).whole(),
+    ]
+    .into_iter()
+    .flatten()
+    {
         client(&hello);
     }
     if let Reading::Whole(hello) = ServerHello::parse_joined(data, &mut scratch) {
@@ -65,7 +71,10 @@ fn client(hello: &ClientHello<'_>) {
     assert!(hello.each_alpn().count() <= hello.extensions.len(), "protocols of nothing");
     assert!(hello.each_extension().count() <= hello.extensions.len() / 4, "extensions of nothing");
     let mut text = String::new();
-    assert!(hello.ja3_text(&mut text).is_ok() && hello.ja4_text(&mut text).is_ok(), "text that can't be written");
+    assert!(
+        hello.ja3_text(&mut text).is_ok() && hello.ja4_text(&mut text).is_ok(),
+        "text that can't be written"
+    );
 }
 
 /// QUIC: datagrams as they are; frames that are sealed first; or bytes that a flow has kept.
@@ -114,7 +123,8 @@ pub fn http_head(data: &[u8]) {
     let _host = http::request_host(data);
     match RequestHead::parse(data) {
         HeadReading::Whole(head) => {
-            let _facts = (head.host(), head.is_connect(), head.body_len(), head.field("user-agent"));
+            let _facts =
+                (head.host(), head.is_connect(), head.body_len(), head.field("user-agent"));
             assert!(head.each_field().count() <= MAX_HEAD / 2, "fields of nothing");
         }
         HeadReading::Incomplete => assert!(data.len() <= MAX_HEAD, "waiting without end"),
@@ -158,26 +168,38 @@ pub fn ssh(data: &[u8]) {
 /// Both sides of a SOCKS negotiation.
 pub fn socks(data: &[u8]) {
     use socks_app::SocksReading;
-    for reading in [socks_app::request(data), socks_app::reply(data, true), socks_app::reply(data, false)] {
+    for reading in
+        [socks_app::request(data), socks_app::reply(data, true), socks_app::reply(data, false)]
+    {
         match reading {
-            SocksReading::Whole { end, .. } => assert!(end <= data.len(), "an end beyond the bytes"),
+            SocksReading::Whole { end, .. } => {
+                assert!(end <= data.len(), "an end beyond the bytes")
+            }
             SocksReading::Incomplete => assert!(data.len() < 2048, "waiting without end"),
             SocksReading::Other => {}
         }
     }
 }
 
-static DECODER: LazyLock<PlugxDecoder> = LazyLock::new(|| PlugxDecoder::new(&PlugxConstants::default()));
+static DECODER: LazyLock<PlugxDecoder> =
+    LazyLock::new(|| PlugxDecoder::new(&PlugxConstants::default()));
 
 /// A PlugX message alone, and behind a carrier that states its length.
 pub fn plugx_decode(data: &[u8]) {
     let mut input = Input::new(data);
     let stated = usize::from(input.short());
     let head = input.rest();
-    for verdict in [DECODER.examine(head), DECODER.examine_of(head, None), DECODER.examine_of(head, Some(stated))] {
+    for verdict in [
+        DECODER.examine(head),
+        DECODER.examine_of(head, None),
+        DECODER.examine_of(head, Some(stated)),
+    ] {
         if let PlugxVerdict::Match(found) = verdict {
             assert_ne!(DECODER.cipher_id(found.cipher), "unknown", "a cipher that is none");
-            assert!(!PlugxDecoder::command_name(found.command).is_empty(), "a command without words");
+            assert!(
+                !PlugxDecoder::command_name(found.command).is_empty(),
+                "a command without words"
+            );
         }
     }
 }

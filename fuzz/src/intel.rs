@@ -43,7 +43,8 @@ pub fn indicator_import(data: &[u8]) {
     let (first, second) = text.split_at(cut.min(text.len()));
     let mut pieces = Nowhere(0);
     let mut reader = Reader::new(options, &mut pieces);
-    let split = reader.feed(first).and_then(|()| reader.feed(second)).and_then(|()| reader.finish());
+    let split =
+        reader.feed(first).and_then(|()| reader.feed(second)).and_then(|()| reader.finish());
     assert_eq!(split, report, "the same text in two pieces");
     let mut builder = RulesBuilder::new();
     let _kept = builder.read_list("fuzz", LIST_DEFAULTS, |taker| read(text, options, taker));

@@ -22,8 +22,10 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     for (to, from) in block.iter_mut().zip(key) {
         *to = *from;
     }
-    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
-    let outer = Sha256::new().chain_update(block.map(|byte| byte ^ 0x5C)).chain_update(inner).finalize();
+    let inner =
+        Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
+    let outer =
+        Sha256::new().chain_update(block.map(|byte| byte ^ 0x5C)).chain_update(inner).finalize();
     outer.into()
 }
 
@@ -116,7 +118,10 @@ pub(crate) fn initial(version: u32, dcid: [u8; 8], number: u8, frames: &[u8]) ->
     let sample: Vec<u8> = sealed.iter().skip(3).take(16).copied().collect();
     let mask = encrypt(&mask_key, padded(&sample));
     let at = packet.len() - 1;
-    for (place, mask) in [(0, mask.first().copied().unwrap_or_default() & 0x0F), (at, mask.get(1).copied().unwrap_or_default())] {
+    for (place, mask) in [
+        (0, mask.first().copied().unwrap_or_default() & 0x0F),
+        (at, mask.get(1).copied().unwrap_or_default()),
+    ] {
         if let Some(byte) = packet.get_mut(place) {
             *byte ^= mask;
         }

@@ -57,7 +57,7 @@ fn of_cases(seeds: &mut Seeds) {
         for (nth, case) in file.cases.iter().enumerate() {
             let Ok(frames) = case.frames() else { continue };
             let name = format!("{}-{nth}", file.detector);
-            let mut bytes = vec![u8::from(tapes == 0)];
+            let mut bytes = vec![if tapes == 0 { 3 } else { 0 }];
             for frame in &frames {
                 tape::write(&mut bytes, 0, &frame.bytes);
             }
@@ -78,7 +78,8 @@ fn of_cases(seeds: &mut Seeds) {
 /// Offers what a frame carries to the reader of such; whether there is one.
 fn payload(seeds: &mut Seeds, detector: &str, name: &str, frame: &ForgedFrame) -> bool {
     let bytes = frame.bytes.as_slice();
-    let view = parse(&Frame { at_ns: 0, link: LinkType::Ethernet, wire_len: bytes.len() as u32, bytes });
+    let view =
+        parse(&Frame { at_ns: 0, link: LinkType::Ethernet, wire_len: bytes.len() as u32, bytes });
     let Ok(view) = view else { return false };
     if view.payload.is_empty() || view.payload.len() > 3000 {
         return false;
@@ -88,7 +89,9 @@ fn payload(seeds: &mut Seeds, detector: &str, name: &str, frame: &ForgedFrame) -
         _ if view.proto == Proto::Udp && is_port(53) => "dns",
         [0x16, 3, ..] => "tls_hello",
         [b'S', b'S', b'H', b'-', ..] => "ssh",
-        [b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..] | [b'H', b'T', b'T', b'P', ..] => "http_head",
+        [b'G', b'E', b'T', b' ', ..]
+        | [b'P', b'O', b'S', b'T', ..]
+        | [b'H', b'T', b'T', b'P', ..] => "http_head",
         _ if detector.starts_with("plugx") => {
             let mut bytes = (view.payload.len() as u16).to_le_bytes().to_vec();
             bytes.extend_from_slice(view.payload);
@@ -107,12 +110,24 @@ fn payload(seeds: &mut Seeds, detector: &str, name: &str, frame: &ForgedFrame) -
 fn of_heads(seeds: &mut Seeds) {
     let hello = forge::client_hello("seed.example");
     seeds.add("tls_hello", "client", forge::record(&hello));
-    seeds.add("tls_hello", "client-over-records", hello.chunks(40).flat_map(forge::record).collect::<Vec<_>>());
+    seeds.add(
+        "tls_hello",
+        "client-over-records",
+        hello.chunks(40).flat_map(forge::record).collect::<Vec<_>>(),
+    );
     seeds.add("tls_hello", "handshake", hello.as_slice());
     let flight = [forge::server_hello(), forge::certificate(), forge::message(14, &[])].concat();
     seeds.add("tls_hello", "server", forge::record(&flight));
-    seeds.add("tls_hello", "server-over-records", flight.chunks(64).flat_map(forge::record).collect::<Vec<_>>());
-    seeds.add("http_head", "connect", &b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\nx"[..]);
+    seeds.add(
+        "tls_hello",
+        "server-over-records",
+        flight.chunks(64).flat_map(forge::record).collect::<Vec<_>>(),
+    );
+    seeds.add(
+        "http_head",
+        "connect",
+        &b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\nx"[..],
+    );
     seeds.add("http_head", "absolute", &b"GET http://user@b.example:80/p?q HTTP/1.0\r\nA:\t1\r\nContent-Length: 5\r\n\r\nhello"[..]);
     seeds.add("http_head", "response", &b"HTTP/1.1 200 OK\r\nServer: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 99999999999999999999\r\n\r\n"[..]);
     let mut ssh = b"SSH-2.0-seed_1.0 comment\r\n".to_vec();
@@ -121,7 +136,11 @@ fn of_heads(seeds: &mut Seeds) {
     seeds.add("ssh", "bare-offer", forge::ssh_offer());
     seeds.add("socks", "4", &[4, 1, 0, 80, 203, 0, 113, 9, b'u', 0, b'x'][..]);
     seeds.add("socks", "4a", [&[4, 1, 0, 80, 0, 0, 0, 1, 0][..], b"evil.example\0GET"].concat());
-    seeds.add("socks", "5", [&[5, 2, 0, 2, 1, 1, b'u', 1, b'p', 5, 1, 0, 3, 12][..], b"evil.example\0\x50"].concat());
+    seeds.add(
+        "socks",
+        "5",
+        [&[5, 2, 0, 2, 1, 1, b'u', 1, b'p', 5, 1, 0, 3, 12][..], b"evil.example\0\x50"].concat(),
+    );
     seeds.add("socks", "5-v6", [&[5, 1, 0, 5, 1, 0, 4][..], &[0x20; 16], &[1, 187]].concat());
     seeds.add("socks", "5-reply", &[5, 2, 1, 0, 5, 0, 0, 1, 10, 0, 0, 1, 4, 56, b'H'][..]);
     seeds.add("socks", "4-reply", &[0, 0x5A, 0, 80, 1, 2, 3, 4, b'H'][..]);
@@ -129,7 +148,11 @@ fn of_heads(seeds: &mut Seeds) {
     let bomb = [0x03, 0xB0, 0x02, b'a', 0xFC, 0x0F].repeat(8);
     seeds.add("lznt1", "bomb", [&[0xFF, 0xFF][..], &bomb].concat());
     seeds.add("lznt1", "stored", &[0xFF, 0x0F, 0x02, 0x30, 1, 2, 3, 0x00, 0x30, 4, 0, 0, 99][..]);
-    seeds.add("lznt1", "words", [&[0xFF, 0x0F, 0x0B, 0xB0, 0x08][..], b"abc\x02\x20defgh"].concat());
+    seeds.add(
+        "lznt1",
+        "words",
+        [&[0xFF, 0x0F, 0x0B, 0xB0, 0x08][..], b"abc\x02\x20defgh"].concat(),
+    );
     let mut loops = vec![0, 7, 0x81, 0x80, 0, 1, 0, 3, 0, 0, 0, 0, 1, b'a', 7];
     loops.extend_from_slice(b"example\0\0\x01\0\x01");
     loops.extend_from_slice(b"\xC0\x0C\0\x05\0\x01\0\0\0\x3C\0\x04\x01b\xC0\x0E");
@@ -148,10 +171,15 @@ fn of_quic(seeds: &mut Seeds, hello: &[u8]) {
             .chunks(30)
             .enumerate()
             .rev()
-            .map(|(nth, part)| [&[1, 0, 2, 0, 0, 0, 0][..], &quic::crypto(nth as u16 * 30, part)].concat())
+            .map(|(nth, part)| {
+                [&[1, 0, 2, 0, 0, 0, 0][..], &quic::crypto(nth as u16 * 30, part)].concat()
+            })
             .collect();
         let mut frames = vec![how];
-        write_pieces(&mut frames, parts.chunks(2).map(|pair| pair.concat()).collect::<Vec<_>>().iter().map(Vec::as_slice));
+        write_pieces(
+            &mut frames,
+            parts.chunks(2).map(|pair| pair.concat()).collect::<Vec<_>>().iter().map(Vec::as_slice),
+        );
         seeds.add("quic_initial", &format!("{name}-frames"), frames);
     }
     let mut kept = vec![3, 9, 0, 8, 7, 7, 7, 7, 7, 7, 7, 7];
@@ -168,8 +196,20 @@ fn of_packets(seeds: &mut Seeds) {
         ("gre", 47, [&[0x30, 0, 8, 0, 0, 0, 0, 1, 0, 0, 0, 2][..], &whole].concat()),
         ("6in4", 41, forge::ipv6(17, &question)),
         ("mpls", 137, [&[0, 0, 0x10, 64, 0, 0, 0x21, 64][..], &whole].concat()),
-        ("vxlan", 17, forge::udp(4789, &[&[8, 0, 0, 0, 0, 0, 1, 0][..], &forge::ethernet(&whole)].concat())),
-        ("geneve", 17, forge::udp(6081, &[&[1, 0, 0x65, 0x58, 0, 0, 1, 0, 9, 9, 9, 9][..], &forge::ethernet(&whole)].concat())),
+        (
+            "vxlan",
+            17,
+            forge::udp(4789, &[&[8, 0, 0, 0, 0, 0, 1, 0][..], &forge::ethernet(&whole)].concat()),
+        ),
+        (
+            "geneve",
+            17,
+            forge::udp(
+                6081,
+                &[&[1, 0, 0x65, 0x58, 0, 0, 1, 0, 9, 9, 9, 9][..], &forge::ethernet(&whole)]
+                    .concat(),
+            ),
+        ),
     ] {
         let packet = forge::ipv4(protocol, 0, &inner);
         seeds.add("wire", name, [&[1, 0, 0][..], &packet].concat());
@@ -196,7 +236,10 @@ fn of_packets(seeds: &mut Seeds) {
     seeds.add("wire", "v6-extension", [&[1, 10, 0][..], &forge::ipv6(0, &chained)].concat());
     let mut overlap = Vec::new();
     let long = forge::udp(53, &[b'a'; 60]);
-    for piece in forge::fragments(17, &long).iter().chain(&forge::fragments(17, &forge::udp(53, &[b'b'; 44]))) {
+    for piece in forge::fragments(17, &long)
+        .iter()
+        .chain(&forge::fragments(17, &forge::udp(53, &[b'b'; 44])))
+    {
         tape::write(&mut overlap, 1, piece);
     }
     seeds.add("fragments", "overlap", overlap);
@@ -219,7 +262,9 @@ fn of_flows(seeds: &mut Seeds) {
     let question = b"\0\x1B\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x01\0\x01".to_vec();
     let banner = b"SSH-2.0-flow\r\n".to_vec();
     for (number, (name, payload)) in
-        [("tls", hello), ("http", request), ("dns", question), ("ssh", banner)].into_iter().enumerate()
+        [("tls", hello), ("http", request), ("dns", question), ("ssh", banner)]
+            .into_iter()
+            .enumerate()
     {
         let number = number as u8;
         for (order, reversed) in [("in-order", false), ("reversed", true)] {
@@ -241,14 +286,21 @@ fn of_flows(seeds: &mut Seeds) {
         }
     }
     let mut others = vec![1];
-    operation(&mut others, 0x22, 0, 0, b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x01\0\x01");
+    operation(
+        &mut others,
+        0x22,
+        0,
+        0,
+        b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x01\0\x01",
+    );
     operation(&mut others, 0x30, 1, 0, b"echo");
     operation(&mut others, 0x34, 1, 0, b"echo");
     seeds.add("flow", "datagrams", others);
 }
 
 fn of_intel(seeds: &mut Seeds) {
-    let known = |format: Format| Format::ALL.iter().position(|one| *one == format).unwrap_or(7) as u8;
+    let known =
+        |format: Format| Format::ALL.iter().position(|one| *one == format).unwrap_or(7) as u8;
     for (format, text) in texts::INTEL {
         for (name, how) in [("told", known(format) | 0x28), ("found", 7)] {
             let mut bytes = vec![how, 40, 0];
@@ -267,7 +319,10 @@ fn of_intel(seeds: &mut Seeds) {
         built_at: Timestamp::EPOCH,
         indicators: BTreeMap::new(),
         sources: BTreeMap::from([("seed".to_owned(), 2)]),
-        sections: sections.iter().map(|bytes| Section { bytes: bytes.len() as u64, sha256: "00".repeat(32) }).collect(),
+        sections: sections
+            .iter()
+            .map(|bytes| Section { bytes: bytes.len() as u64, sha256: "00".repeat(32) })
+            .collect(),
     };
     let sealed = Header::seal(&manifest, Timestamp::MAX).signed_by(&documents::KEY);
     seeds.add("indicators_compiled", "head", [&[0][..], &Header::write(&sealed)].concat());

@@ -1,5 +1,11 @@
 //! Every input in `corpus` and `regressions` through its target, in bounded memory.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use peak_alloc::PeakAlloc;
 use sekisho_fuzz::{TARGETS, Target, seeds::seeds};
 use std::fs;
@@ -39,7 +45,12 @@ fn held(target: &Target, bytes: &[u8]) -> usize {
 
 fn check(target: &Target, bytes: &[u8], what: &dyn std::fmt::Debug) -> usize {
     let (held, most) = (held(target, bytes), target.most_memory(bytes.len()));
-    assert!(held <= most, "{}: {held} bytes of memory for {} bytes of {what:?}, {most} allowed", target.name, bytes.len());
+    assert!(
+        held <= most,
+        "{}: {held} bytes of memory for {} bytes of {what:?}, {most} allowed",
+        target.name,
+        bytes.len()
+    );
     held
 }
 

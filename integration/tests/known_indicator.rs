@@ -9,9 +9,9 @@
 )]
 
 use sekisho_integration::lab::kernel::Ruleset;
+use sekisho_integration::lab::node::Node;
 use sekisho_integration::lab::probe::Counter;
 use sekisho_integration::topology::{C2, C2_6, COLLECTOR, CUSTOMERS, MANY_C2, MIRROR, WEB, WEB6};
-use sekisho_integration::lab::node::Node;
 use sekisho_integration::{Agent, AgentSetup, Network, PolicyText, Probe, wait_for, wait_until};
 use sekisho_schema::finding::{Action, Reason};
 use std::time::Duration;
@@ -81,7 +81,10 @@ fn a_known_destination_gets_no_packet_and_the_attempt_is_a_finding() {
     let mut at_customers = Counter::on(&network.customers, "eth0");
     let mut other = Probe::new("another destination", &network.web, "udp", &["--dst", CUSTOMERS]);
     let through_other = other.control(&mut at_customers);
-    assert!(connects(&network.web, C2, 443), "control: the destination answers while nothing is cut");
+    assert!(
+        connects(&network.web, C2, 443),
+        "control: the destination answers while nothing is cut"
+    );
     assert!(arrivals.count() > 2, "control: its packets are counted");
     // Besides the two that count: what is exempt, what lies inside, what the operator allows.
     let list = format!("{C2}\n{C2_6}\n{COLLECTOR}\n{MIRROR}\n{MANY_C2}.0.7\n");
@@ -95,7 +98,8 @@ fn a_known_destination_gets_no_packet_and_the_attempt_is_a_finding() {
     for kind in [["udp", "--dst", C2], ["udp", "--dst", C2_6]] {
         let mut at_c2 = Counter::on(&network.c2, "eth0");
         let mut probe = Probe::new("known", &network.web, kind[0], &kind[1..]);
-        let _sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| probe.control(&mut at_c2)));
+        let _sent =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| probe.control(&mut at_c2)));
     }
     assert_eq!(arrivals.count(), before, "not one packet may arrive at a known destination");
     let finding = agent.finding("indicator.ip", WITHIN);
@@ -108,7 +112,10 @@ fn a_known_destination_gets_no_packet_and_the_attempt_is_a_finding() {
         receipt.scope.to_string() == format!("dest:{C2}") && receipt.applied
     });
     assert_eq!(receipt.leaked_packets, 0, "{receipt:?}");
-    assert!(connects(&network.web, COLLECTOR, 80), "what lies inside stays reachable, named or not");
+    assert!(
+        connects(&network.web, COLLECTOR, 80),
+        "what lies inside stays reachable, named or not"
+    );
     assert!(connects(&network.web, MIRROR, 80), "what is exempt stays reachable, named or not");
     other.assert_open(&mut at_customers, &through_other);
     assert!(known(&agent)["dropped"].as_u64() > Some(0), "{}", known(&agent));
@@ -151,7 +158,8 @@ fn what_is_flushed_comes_back_and_what_a_dead_agent_left_goes_with_the_mode() {
     });
     network.web.run("nft delete table inet sekisho");
     wait_for("the deleted table to be put back", Duration::from_secs(20), || {
-        let listed = network.web.command("nft").args(["list", "set", "inet", "sekisho", "known4"]).output();
+        let listed =
+            network.web.command("nft").args(["list", "set", "inet", "sekisho", "known4"]).output();
         let listed = listed.expect("nft starts");
         String::from_utf8_lossy(&listed.stdout).contains(C2).then_some(())
     });
@@ -187,4 +195,48 @@ fn the_cap_is_kept_and_what_is_over_it_is_told() {
         journal.find(|line| serde_json::to_string(&line.body).unwrap().contains("preload-cap"))
     });
     assert!(told.is_some(), "what is left out must be on record");
+}
+
+fn hang_up(agent: &Agent) {
+    let pid = agent.status()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+}
+
+fn wait_outcomes(agent: &Agent, outcome: &str, count: usize) {
+    let told = wait_until(WITHIN, || {
+        let lines = agent.journal();
+        let texts = lines.iter().map(|line| serde_json::to_string(&line.body).unwrap());
+        (texts.filter(|text| text.contains(outcome)).count() >= count).then_some(())
+    });
+    assert!(told.is_some(), "no {outcome}: {}", agent.stderr());
+}
+
+#[test]
+fn a_list_that_grew_counts_after_a_hangup_and_one_that_all_but_vanished_is_refused() {
+    let network = Network::build();
+    let _c2 = network.c2.actor(&["plugx-c2", "--settings", "443=T1"]);
+    let many: String = (1..=200).map(|n| format!("{MANY_C2}.1.{n}\n")).collect();
+    let file = network.lab.dir().join("known.txt");
+    let setup = setup(&network, &many, "");
+    setup.seal(&policy(1, "enforce", ""));
+    let agent = setup.start();
+    wait_held(&agent, 200);
+    assert!(connects(&network.web, C2, 443), "control: not on the list yet");
+    std::fs::write(&file, format!("{many}{C2}\n")).unwrap();
+    hang_up(&agent);
+    wait_outcomes(&agent, "rules-reloaded", 1);
+    wait_held(&agent, 201);
+    assert!(!connects(&network.web, C2, 443), "the list that grew counts");
+    let finding = agent.finding("indicator.ip", WITHIN);
+    assert_eq!(finding.flow.map(|flow| flow.remote.to_string()), Some(format!("{C2}:443")));
+    std::fs::write(&file, format!("{C2_6}\n")).unwrap();
+    hang_up(&agent);
+    wait_outcomes(&agent, "rules-refused", 1);
+    assert_eq!(known(&agent)["held"], 201, "what was in force stays");
+    // Whoever takes some off gets it, without a signal too.
+    std::fs::write(&file, &many).unwrap();
+    let lifted =
+        wait_until(Duration::from_secs(30), || (known(&agent)["held"] == 200).then_some(()));
+    assert!(lifted.is_some(), "changed files are read: {}\n{}", known(&agent), agent.stderr());
 }

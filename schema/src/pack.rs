@@ -94,9 +94,7 @@ impl Indicator {
             (Ok(Observable::Domain { name, .. }), true) => {
                 Ok(Observable::Domain { name, exact: true })
             }
-            (Err(ParseObservableError::Registry), true) => {
-                self.exact_name()
-            }
+            (Err(ParseObservableError::Registry), true) => self.exact_name(),
             (Ok(_), true) => Err(ParseObservableError::Mismatch),
             (read, _) => read,
         }

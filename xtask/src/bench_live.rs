@@ -30,7 +30,12 @@ impl Yard {
             return Err(format!("{folder} holds no workload generator: nothing was measured"));
         }
         // The folder may be read-only and has no lock file: build a copy.
-        host::run(Command::new("cp").args(["-r", "--no-preserve=mode"]).arg(from.join("pcapgen")).arg(&yard))?;
+        host::run(
+            Command::new("cp")
+                .args(["-r", "--no-preserve=mode"])
+                .arg(from.join("pcapgen"))
+                .arg(&yard),
+        )?;
         host::run(
             host::cargo(&["build", "--release", "-j2"])
                 .arg("--manifest-path")
@@ -88,13 +93,18 @@ impl Yard {
 }
 
 fn float(value: &Value, pointer: &str) -> Result<f64, Failure> {
-    value.pointer(pointer).and_then(Value::as_f64).ok_or_else(|| format!("no number at {pointer}: {value}"))
+    value
+        .pointer(pointer)
+        .and_then(Value::as_f64)
+        .ok_or_else(|| format!("no number at {pointer}: {value}"))
 }
 
 /// Loss, CPU and memory of the agent on a cable, beside a bare reader of the ring.
 pub(crate) fn live(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
     let (yard, mix) = Yard::build(folder, "400000", "5000")?;
-    println!("mix over a cable, 1,000,000 addresses and 1,000,000 names; sender on one CPU, agent on the other");
+    println!(
+        "mix over a cable, 1,000,000 addresses and 1,000,000 names; sender on one CPU, agent on the other"
+    );
     let result = yard.under("live", &mix, arguments)?;
     let rows = result.pointer("/live").and_then(Value::as_array).ok_or("no rows")?;
     let mut faults = Vec::new();
@@ -102,7 +112,10 @@ pub(crate) fn live(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
         // A machine that loses frames with nobody judging them says nothing about the agent.
         let (bare, lost) = (float(row, "/bare/lost")?, float(row, "/agent/lost")?);
         if lost > bare {
-            faults.push(format!("{lost} packets lost at {} a second where the bare reader lost {bare}", float(row, "/agent/pps")?));
+            faults.push(format!(
+                "{lost} packets lost at {} a second where the bare reader lost {bare}",
+                float(row, "/agent/pps")?
+            ));
         }
         if float(row, "/agent/rss_mib")? > RESIDENT_MIB {
             faults.push(format!("{} MiB resident", float(row, "/agent/rss_mib")?));
@@ -135,7 +148,7 @@ pub(crate) fn preload(folder: &str) -> Result<(), Failure> {
     let list = yard.list("ips-1m.txt");
     let result = yard.load(&["preload".as_ref(), list.as_os_str()])?;
     let leaked = float(&result, "/leaked")?;
-    let share = float(&result, "/rules_gbps")? / float(&result, "/plain_gbps")?;
+    let share = float(&result, "/rules_pps")? / float(&result, "/plain_pps")?;
     if leaked > 0.0 || share < FORWARDING {
         return Err(format!("{leaked} packets leaked, {:.1} % of plain forwarding", share * 100.0));
     }

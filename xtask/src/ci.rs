@@ -42,7 +42,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             captures::run(&shared.join("data/pcap").to_string_lossy())?;
             let generator = shared.join("bench").to_string_lossy().into_owned();
             bench::engine(&generator, &["--short"])?;
-            bench::indicators(&generator)?;
+            bench::indicators(&generator, &["--short"])?;
         }
         None => eprintln!(
             "NOT COVERED here: public captures and the engine benches, as the folder with their data is not on this machine"

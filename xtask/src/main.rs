@@ -22,8 +22,8 @@ cargo xtask VERB
   ci                       what .ci/run calls: formatting, lints, docs, tidy, licences, test, demo, short benches
   tidy                     layers without cycles, size limits, words, dependency ceilings
   setup                    install the Debian packages that build and tests need
-  bench engine DIR         cost per packet in replay beside the bare libpcap loop; DIR holds the workload generator
-  bench indicators DIR     1,000 against 1,000,000 addresses and names: start, memory, cost per packet
+  bench engine DIR [--short]      cost per packet in replay beside the bare libpcap loop; DIR holds the workload generator
+  bench indicators DIR [--short]  each kind, 1,000 to 5,000,000: load, memory, lookup, cost per packet
   bench contain [--short]  time to contain in the laboratory, beside a forked nft
   captures DIR             replay public captures: no panic, every frame accounted for, nothing that cuts but where it belongs
   negatives [--short]      random payloads with forged sizes through the engine: nothing that cuts
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["setup"] => host::install_packages(),
         ["bench", "engine", folder, rest @ ..] => bench::engine(folder, rest),
-        ["bench", "indicators", folder] => bench::indicators(folder),
+        ["bench", "indicators", folder, rest @ ..] => bench::indicators(folder, rest),
         ["bench", "contain", rest @ ..] => bench::contain(rest),
         ["shipped-indicators", table] => shipped::make(table),
         ["captures", folder] => captures::run(folder),

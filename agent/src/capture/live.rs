@@ -5,8 +5,8 @@
 //! cheap for transfers and are handed over when full or after [`BLOCK_TIMEOUT_MS`]. Frames of the two come
 //! out of order by that time-out; each carries the kernel's time.
 
-use super::split::{TRIGGER_SNAP, filters};
 use super::frame_of;
+use super::split::{TRIGGER_SNAP, filters};
 use pcap::{Active, Capture, Inactive, Precision};
 use sekisho_engine::wire::{Frame, LinkType};
 use std::fmt;
@@ -238,9 +238,6 @@ impl LiveCapture {
     pub fn take_loss(&mut self) -> Loss {
         let bulk = self.bulk.take_loss();
         let trigger = self.trigger.as_mut().map(Handle::take_loss).unwrap_or_default();
-        Loss {
-            received: bulk.received + trigger.received,
-            dropped: bulk.dropped + trigger.dropped,
-        }
+        Loss { received: bulk.received + trigger.received, dropped: bulk.dropped + trigger.dropped }
     }
 }

@@ -24,10 +24,9 @@ const fn link_header(link: LinkType) -> Option<u32> {
     match link {
         LinkType::Ethernet => Some(14),
         LinkType::RawIp => Some(0),
-        LinkType::LinuxSll
-        | LinkType::LinuxSll2
-        | LinkType::Null
-        | LinkType::Unsupported(_) => None,
+        LinkType::LinuxSll | LinkType::LinuxSll2 | LinkType::Null | LinkType::Unsupported(_) => {
+            None
+        }
     }
 }
 
@@ -116,7 +115,8 @@ mod tests {
     }
 
     fn roll(state: &mut u64) -> u64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         *state >> 33
     }
 
@@ -133,10 +133,16 @@ mod tests {
                 *place = byte;
             }
         };
-        let v6 = roll(state) % 3 == 0;
-        if link > 0 && roll(state) % 10 > 0 {
-            let tagged = roll(state) % 10 == 0;
-            let kind: u16 = if tagged { 0x8100 } else if v6 { 0x86dd } else { 0x0800 };
+        let v6 = roll(state).is_multiple_of(3);
+        if link > 0 && !roll(state).is_multiple_of(10) {
+            let tagged = roll(state).is_multiple_of(10);
+            let kind: u16 = if tagged {
+                0x8100
+            } else if v6 {
+                0x86dd
+            } else {
+                0x0800
+            };
             put(12, (kind >> 8) as u8);
             put(13, kind as u8);
         }
@@ -149,11 +155,11 @@ mod tests {
             put(link + 4, (said.saturating_sub(40) >> 8) as u8);
             put(link + 5, said.saturating_sub(40) as u8);
         } else {
-            put(link, if roll(state) % 8 == 0 { 0x46 } else { 0x45 });
+            put(link, if roll(state).is_multiple_of(8) { 0x46 } else { 0x45 });
             put(link + 9, protocol);
             put(link + 2, (said >> 8) as u8);
             put(link + 3, said as u8);
-            if roll(state) % 4 > 0 {
+            if !roll(state).is_multiple_of(4) {
                 put(link + 6, 0x40);
                 put(link + 7, 0);
             }
@@ -232,9 +238,16 @@ mod tests {
         let bulk: Vec<u8> = [0x17, 3, 3, 5, 0xdc].into_iter().chain([0; 1395]).collect();
         for v6 in [false, true] {
             let wakes = |flags, payload: &[u8]| trigger.filter(&tcp_frame(v6, flags, payload));
-            for (flags, payload) in
-                [(2, &b""[..]), (0x12, b""), (0x11, b""), (4, b""), (0x18, &[7; 16]), (0x18, &[7; 1200]), (0x10, &hello), (0x10, &post)]
-            {
+            for (flags, payload) in [
+                (2, &b""[..]),
+                (0x12, b""),
+                (0x11, b""),
+                (4, b""),
+                (0x18, &[7; 16]),
+                (0x18, &[7; 1200]),
+                (0x10, &hello),
+                (0x10, &post),
+            ] {
                 assert!(wakes(flags, payload), "v6 {v6} flags {flags:#x} {} bytes", payload.len());
             }
             assert!(!wakes(0x10, b""), "an acknowledgement decides nothing");

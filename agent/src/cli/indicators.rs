@@ -197,7 +197,11 @@ fn tell_report(
 
 fn tell_left_out(file: &Path, read: &Report, console: &mut Console<'_>) -> std::io::Result<()> {
     if read.defanged > 0 {
-        writeln!(console.out, "  {} values were written so that nobody follows them, and are read as meant", read.defanged)?;
+        writeln!(
+            console.out,
+            "  {} values were written so that nobody follows them, and are read as meant",
+            read.defanged
+        )?;
     }
     if read.left_out_total() == 0 {
         return Ok(());
@@ -208,7 +212,8 @@ fn tell_left_out(file: &Path, read: &Report, console: &mut Console<'_>) -> std::
     writeln!(console.out, "  {}: {total} left out: {}", file.display(), reasons.join(", "))?;
     for left in &read.left_out {
         let text = left.text.replace(|sign: char| sign.is_control(), " ");
-        let what = if text.is_empty() { left.why.clone() } else { format!("\"{text}\": {}", left.why) };
+        let what =
+            if text.is_empty() { left.why.clone() } else { format!("\"{text}\": {}", left.why) };
         writeln!(console.out, "    {}: {what}", left.place)?;
     }
     let more = total.saturating_sub(read.left_out.len() as u64);

@@ -3,7 +3,7 @@
 use super::args::ReplayArgs;
 use super::text::{Timeline, seconds};
 use super::{Console, Outcome, cannot_write};
-use crate::capture::pcapfile::{PcapFile, ReadCaptureError};
+use crate::capture::pcapfile::{Batch, PcapFile, ReadCaptureError};
 use crate::chain::{Complaint, causes};
 use crate::enforce::{Plan, skeleton, to_json};
 use crate::rules::load_rules;
@@ -146,14 +146,21 @@ struct Replay<'a> {
 impl Replay<'_> {
     fn file(&mut self, file: &Path) -> Result<(), ReadCaptureError> {
         let mut capture = PcapFile::open(file)?;
-        while let Some(frame) = capture.next_frame()? {
-            self.begin(&frame);
-            step(&mut self.engine, frame, &mut |output| self.sink.take(output));
-            if self.sink.failure.is_some() {
-                return Ok(());
+        let mut batch = Batch::default();
+        loop {
+            capture.read_ahead(&mut batch)?;
+            let (frames, used) = batch.frames();
+            let frames = frames.get(..used).unwrap_or_default();
+            let Some(first) = frames.first() else { return Ok(()) };
+            self.begin(first);
+            self.engine.foresee(frames);
+            for frame in frames {
+                step(&mut self.engine, *frame, &mut |output| self.sink.take(output));
+                if self.sink.failure.is_some() {
+                    return Ok(());
+                }
             }
         }
-        Ok(())
     }
 
     /// The documents are adopted at the time of the first frame: a replay knows no other clock.

@@ -5,9 +5,13 @@ use super::{Console, Outcome, cannot_write};
 use crate::chain::{Complaint, causes};
 use crate::rules::load_rules;
 use sekisho_engine::cases::{Case, CaseFile, ForgedFrame, Verdict, try_case};
+use sekisho_engine::packs::shipped_packs;
 use sekisho_engine::rules::{Rules, RulesBuilder};
+use sekisho_engine::{Engine, EngineConfig, Input, Limits, Output};
+use sekisho_schema::pack::RulePack;
 use sekisho_schema::sealed::Local;
-use std::collections::BTreeMap;
+use sekisho_schema::{Body, Timestamp, Verified};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,8 +29,12 @@ struct Tried {
 pub(super) fn run(args: &RulesArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let RulesVerb::Test { dir, write, output } = &args.verb;
     let dir = dir.clone().unwrap_or_else(|| PathBuf::from("/usr/share/sekisho/rules"));
-    let packs = Some(dir.join("packs")).filter(|packs| packs.is_dir()).unwrap_or_else(|| dir.clone());
+    let packs =
+        Some(dir.join("packs")).filter(|packs| packs.is_dir()).unwrap_or_else(|| dir.clone());
     let files = case_files(&dir.join("cases"))?;
+    let own = own_packs(&packs)?;
+    let rules = load(&packs)?;
+    let own_detectors = of_packs(&own, &rules)?;
     let mut tried = Vec::new();
     let mut covered: BTreeMap<String, (bool, bool)> = BTreeMap::new();
     for (file, cases) in &files {
@@ -34,13 +42,20 @@ pub(super) fn run(args: &RulesArgs, console: &mut Console<'_>) -> Result<Outcome
         let covered = covered.entry(cases.detector.clone()).or_default();
         *covered = (covered.0 || both.0, covered.1 || both.1);
         for case in &cases.cases {
-            tried.push(try_one(file, case, &packs)?);
+            tried.push(try_one(file, case, &own)?);
             if let Some(folder) = write {
                 write_capture(folder, file, case)?;
             }
         }
     }
-    let lacking = lacking(&load(&packs)?, &covered);
+    if let Some(unknown) = covered.keys().find(|id| !is_known(id, &rules)) {
+        return Err(Complaint::new(
+            format!("there are cases for \"{unknown}\", and no pack switches it on"),
+            UNCHANGED,
+            "docs/findings.md names every detector",
+        ));
+    }
+    let lacking = lacking(&own_detectors, &covered);
     let failed = tried.iter().filter(|tried| !tried.faults.is_empty()).count();
     tell(&tried, &lacking, failed, *output, console.out)
         .and_then(|()| console.out.flush())
@@ -80,20 +95,87 @@ fn case_files(folder: &Path) -> Result<Vec<(String, CaseFile)>, Complaint> {
         .collect()
 }
 
+/// The packs of the folder; the shipped ones are played beside them.
+fn own_packs(packs: &Path) -> Result<Vec<RulePack>, Complaint> {
+    let Ok(entries) = fs::read_dir(packs) else { return Ok(Vec::new()) };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| {
+            let text = fs::read_to_string(path)
+                .map_err(|error| mend_pack(format!("cannot read {}: {error}", path.display())))?;
+            RulePack::parse(&text)
+                .map_err(|error| mend_pack(format!("{}:{}", path.display(), causes(&error))))
+        })
+        .collect()
+}
+
+fn mend_pack(why: String) -> Complaint {
+    Complaint::new(why, UNCHANGED, "mend the pack and test again; docs/rules.md has every key")
+}
+
+/// The detectors that packs set up, all of them where there is no pack; refuses one that there is not,
+/// which would never say anything.
+fn of_packs(own: &[RulePack], rules: &Rules) -> Result<Vec<String>, Complaint> {
+    let shipped: BTreeSet<String> = shipped_packs()
+        .into_iter()
+        .filter_map(|(_, text)| RulePack::parse(text).ok())
+        .flat_map(|pack| pack.detector.into_iter().map(|entry| entry.id))
+        .collect();
+    let mut ids = BTreeSet::new();
+    for pack in own {
+        for entry in &pack.detector {
+            if !shipped.contains(&entry.id) {
+                let (pack, id) = (&pack.name, &entry.id);
+                return Err(mend_pack(format!(
+                    "pack {pack} switches on \"{id}\", which is no detector"
+                )));
+            }
+            ids.insert(entry.id.clone());
+        }
+    }
+    match refused_settings(rules) {
+        None if own.is_empty() => Ok(shipped.into_iter().collect()),
+        None => Ok(ids.into_iter().collect()),
+        Some(why) => Err(mend_pack(why)),
+    }
+}
+
+/// Whether a pack switches the detector on, or indicators do.
+fn is_known(id: &str, rules: &Rules) -> bool {
+    id.starts_with("indicator.") || rules.detectors.contains_key(id)
+}
+
+/// What an engine says of settings that a detector can't use: it would go on with its own.
+fn refused_settings(rules: &Rules) -> Option<String> {
+    let config = EngineConfig { host: "case".to_owned(), limits: Limits::default(), hash_seed: 0 };
+    let mut engine = Engine::new(config);
+    let rules = Rules { detectors: rules.detectors.clone(), ..Rules::default() };
+    engine.handle(Input::Rules(Box::new(rules), Timestamp::EPOCH));
+    std::iter::from_fn(|| engine.poll_output()).find_map(|output| match output {
+        Output::Record(record) => match record.body {
+            Body::Policy(change) if change.outcome == "rule-refused" => change.why,
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 fn load(packs: &Path) -> Result<Rules, Complaint> {
     let packs = if packs.exists() { vec![packs.to_owned()] } else { Vec::new() };
     let loaded = load_rules(&packs, &[], Local::Replay);
     match loaded.left_out.first() {
         None => Ok(loaded.rules),
-        Some(error) => Err(Complaint::new(causes(error), UNCHANGED, "mend the pack and test again")),
+        Some(error) => Err(mend_pack(causes(error))),
     }
 }
 
-fn try_one(file: &str, case: &Case, packs: &Path) -> Result<Tried, Complaint> {
-    let rules = match &case.indicators {
-        None => load(packs)?,
-        Some(list) => with_list(list, file)?,
-    };
+fn try_one(file: &str, case: &Case, own: &[RulePack]) -> Result<Tried, Complaint> {
+    let rules = with_list(case.indicators.as_deref().unwrap_or_default(), file, own)?;
     let verdict: Verdict = try_case(case, rules).map_err(|error| {
         Complaint::new(
             format!("{file}: case \"{}\": {error}", case.name),
@@ -109,21 +191,28 @@ fn try_one(file: &str, case: &Case, packs: &Path) -> Result<Tried, Complaint> {
     Ok(Tried { file: file.to_owned(), name: case.name.clone(), faults: verdict.faults, told })
 }
 
-/// The shipped packs and the indicators that the case brings along.
-fn with_list(list: &str, file: &str) -> Result<Rules, Complaint> {
+/// The packs and the indicators that the case brings along, without the shipped lists.
+fn with_list(list: &str, file: &str, own: &[RulePack]) -> Result<Rules, Complaint> {
     let refuse = |why: String| {
         Complaint::new(format!("{file}: indicators: {why}"), UNCHANGED, "one indicator a line")
     };
     let mut builder = RulesBuilder::new();
+    for pack in own {
+        let pack = Verified::locally(pack.clone(), Local::Replay);
+        builder.add_pack(&pack).map_err(|error| mend_pack(causes(&error)))?;
+    }
     builder.add_list("case", list).map_err(|error| refuse(causes(&error)))?;
+    let shipped = shipped_packs().into_iter().filter_map(|(_, text)| RulePack::parse(text).ok());
+    for pack in shipped.filter(|pack| own.iter().all(|own| own.name != pack.name)) {
+        let pack = Verified::locally(pack, Local::BuiltIn);
+        builder.add_shipped(&pack).map_err(|error| refuse(causes(&error)))?;
+    }
     Ok(builder.build())
 }
 
-/// Detectors that a pack switches on without a case for either answer.
-fn lacking(rules: &Rules, covered: &BTreeMap<String, (bool, bool)>) -> Vec<String> {
-    rules
-        .detectors
-        .keys()
+/// Detectors without a case for either answer.
+fn lacking(own: &[String], covered: &BTreeMap<String, (bool, bool)>) -> Vec<String> {
+    own.iter()
         .filter_map(|id| match covered.get(id).copied().unwrap_or_default() {
             (true, true) => None,
             (false, true) => Some(format!("{id} has no case that it must find")),
@@ -165,13 +254,10 @@ fn tell(
     for lack in lacking {
         writeln!(out, "LACKING {lack}")?;
     }
-    writeln!(
-        out,
-        "{} cases, {} failed; {} detectors lack a case",
-        tried.len(),
-        failed,
-        lacking.len()
-    )
+    let (cases, lacking) = (tried.len(), lacking.len());
+    let case = if cases == 1 { "case" } else { "cases" };
+    let lack = if lacking == 1 { "detector lacks" } else { "detectors lack" };
+    writeln!(out, "{cases} {case}, {failed} failed; {lacking} {lack} a case")
 }
 
 /// Writes the frames of a case as a pcap file with nanoseconds.

@@ -187,9 +187,8 @@ impl Holding {
             // Known under another end: that one has to give way.
             let renew = self.renewing
                 || self.held.values().any(|other| missing.iter().any(|key| other.contains(*key)));
-            let (done, next) = self.in_batches(&missing, work, |hand, keys| {
-                hand.hold(keys, lease, renew)
-            });
+            let (done, next) =
+                self.in_batches(&missing, work, |hand, keys| hand.hold(keys, lease, renew));
             let added = missing.get(..done).unwrap_or_default();
             let kept = KnownSet::from_keys(holds.keys().chain(added.iter().copied()));
             self.held.insert(*until, kept);
@@ -207,7 +206,8 @@ impl Holding {
         for (until, group) in &mut self.held {
             let stays = wanted.groups.get(until);
             *group = KnownSet::from_keys(group.keys().filter(|key| {
-                !gone.contains(*key) && (done < surplus.len() || stays.is_some_and(|set| set.contains(*key)))
+                !gone.contains(*key)
+                    && (done < surplus.len() || stays.is_some_and(|set| set.contains(*key)))
             }));
         }
         self.held.retain(|_, group| !group.is_empty());
@@ -222,7 +222,10 @@ impl Holding {
         let found = hand.read()?;
         self.renewing = !found.is_empty();
         if !found.is_empty() {
-            tracing::info!(count = found.len(), "the kernel holds known destinations from before this start");
+            tracing::info!(
+                count = found.len(),
+                "the kernel holds known destinations from before this start"
+            );
             // Under an end that nothing else has: all of it is either written again or released.
             self.held.insert(Some(Timestamp::MAX), found);
         }
@@ -289,7 +292,9 @@ impl Holding {
         match hand.is_holding(&samples) {
             Ok(true) => {}
             Ok(false) => {
-                tracing::error!("the kernel does not hold the known destinations that it should; putting them back");
+                tracing::error!(
+                    "the kernel does not hold the known destinations that it should; putting them back"
+                );
                 self.metrics.values().drift += 1;
                 let held = self.held.values().map(KnownSet::len).sum::<usize>() as u64;
                 self.tell_gap(
@@ -308,6 +313,7 @@ impl Holding {
 
     fn tell_gap(&self, cause: &str, count: u64, detail: String) {
         let gap = Gap { cause: cause.to_owned(), count, detail };
-        self.inbox.send(Message::Record(Box::new(Record { at: clock::now(), body: Body::Gap(gap) })));
+        self.inbox
+            .send(Message::Record(Box::new(Record { at: clock::now(), body: Body::Gap(gap) })));
     }
 }

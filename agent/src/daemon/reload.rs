@@ -7,7 +7,7 @@ use super::{Inbox, Message};
 use crate::chain::causes;
 use crate::clock;
 use crate::metrics::Metrics;
-use crate::rules::{Replacement, ReplaceRulesError, RuleSources};
+use crate::rules::{ReplaceRulesError, Replacement, RuleSources};
 use sekisho_engine::rules::{Rules, SourceCounts};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -42,9 +42,7 @@ impl Reload {
     ) -> std::io::Result<Self> {
         let (asks, asked) = channel();
         let mut reading = Reading { files: look(&sources), sources, counts, inbox, metrics };
-        std::thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || reading.run(&asked))?;
+        std::thread::Builder::new().name("reload".to_owned()).spawn(move || reading.run(&asked))?;
         Ok(Self { asks })
     }
 
@@ -137,7 +135,8 @@ fn look(sources: &RuleSources) -> Files {
         files.push(path.clone());
         files.extend(within.unwrap_or_default());
     }
-    let stamp = |data: Metadata| (data.dev(), data.ino(), data.len(), data.mtime(), data.mtime_nsec());
+    let stamp =
+        |data: Metadata| (data.dev(), data.ino(), data.len(), data.mtime(), data.mtime_nsec());
     files
         .into_iter()
         .take(MOST_FILES)

@@ -17,7 +17,9 @@ use crate::host::geoip::Places;
 use crate::journal::{JournalHandle, JournalOptions, spawn};
 use crate::metrics::Metrics;
 use crate::rules::RuleSources;
-use crate::state::{LoadedPolicy, PolicyOrigin, load_anchors, load_policy, private_dir, write_atomically};
+use crate::state::{
+    LoadedPolicy, PolicyOrigin, load_anchors, load_policy, private_dir, write_atomically,
+};
 use crate::sync::{Identity, SyncState};
 use rustls::ClientConfig;
 use sekisho_engine::learn::Baseline;
@@ -268,7 +270,9 @@ fn link(config: &Config) -> Option<(String, Arc<ClientConfig>)> {
 }
 
 fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
-    use crate::control::{CaptureStatus, CollectorStatus, JournalStatus, KnownStatus, ModeStatus, PolicyStatus};
+    use crate::control::{
+        CaptureStatus, CollectorStatus, JournalStatus, KnownStatus, ModeStatus, PolicyStatus,
+    };
     let now = clock::now();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),

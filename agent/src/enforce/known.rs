@@ -254,17 +254,14 @@ impl KnownHand {
             self.writer.text(1, TABLE);
             self.writer.text(2, set);
             let head = [&[INET, 0, 0, 0], self.writer.as_bytes()].concat();
-            let found = self.channel.dump(
-                GET_ELEMENT,
-                &head,
-                |found: &mut Vec<Key>, answer| {
+            let found =
+                self.channel.dump(GET_ELEMENT, &head, |found: &mut Vec<Key>, answer| {
                     let list = answer.body.get(4..).and_then(|body| attribute(body, 3));
                     let elements = attributes(list.unwrap_or_default());
                     found.extend(elements.filter_map(|(_, element)| {
                         Key::read(attribute(attribute(element, 1)?, 1)?)
                     }));
-                },
-            )?;
+                })?;
             found.into_iter().for_each(|key| all.push(key));
         }
         all.settle();
@@ -363,7 +360,8 @@ mod tests {
 
     #[test]
     fn a_set_is_in_order_without_repetition_and_knows_its_members() {
-        let texts = ["9.9.9.9", "1.1.1.1", "9.9.9.9", "1.1.1.1:53", "2001:db8::1", "[2001:db8::1]:5"];
+        let texts =
+            ["9.9.9.9", "1.1.1.1", "9.9.9.9", "1.1.1.1:53", "2001:db8::1", "[2001:db8::1]:5"];
         let set = KnownSet::from_keys(texts.map(key));
         assert_eq!(set.len(), 5);
         assert!(texts.iter().all(|text| set.contains(key(text))));

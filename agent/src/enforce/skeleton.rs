@@ -1,7 +1,7 @@
 //! Plan to ruleset: pure, one transaction, elements of the sets kept.
 //!
-//! Each base chain only jumps to the chain `egress` of its table, so that output, forward,
-//! postrouting and every device judge by the very same list.
+//! Each base chain only jumps to the chain `egress` of its table, and that to `list` while something is cut,
+//! so that output, forward, postrouting and every device judge by the very same list.
 
 mod known;
 mod terms;
@@ -59,8 +59,12 @@ pub(super) const KNOWN: &str = "known";
 /// Seconds after which an element without a time-out of its own would go: nobody can make a permanent cut.
 pub const DEFAULT_TIMEOUT_SECS: u32 = 86_400;
 
-/// Name of the regular chain that judges, in both tables.
+/// Name of the regular chain to which every hook jumps, in both tables.
 const EGRESS: &str = "egress";
+/// Name of the regular chain that judges what `egress` does not let pass at once.
+const LIST: &str = "list";
+/// Name of the last base chain of the `inet` table.
+const POSTROUTING: &str = "postrouting";
 /// Before every site's filter and before connection tracking (NF_IP_PRI_RAW, `linux/netfilter_ipv4.h`).
 const PRIORITY_FIRST: i32 = -300;
 /// After DNAT and before source NAT (NF_IP_PRI_NAT_SRC is 100): the address that the packet really goes to.
@@ -104,8 +108,8 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
             );
         }
         let regular = match layer {
-            Layer::Inet => [EGRESS, KNOWN],
-            Layer::Netdev => [EGRESS, DISGUISED],
+            Layer::Inet => [EGRESS, LIST, KNOWN],
+            Layer::Netdev => [EGRESS, LIST, DISGUISED],
         };
         for name in regular {
             refill(&mut objects, chain(layer, name));
@@ -120,6 +124,10 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
                 vec![Statement::Jump(JumpTarget { target: EGRESS.into() })],
                 "sekisho: one list for every hook",
             );
+        }
+        known::gates(&mut objects, layer, plan);
+        if layer == Layer::Inet {
+            known::fill(&mut objects, plan);
         }
         Walk { layer, objects: &mut objects }.fill(plan);
     }
@@ -254,7 +262,7 @@ fn base_chains(layer: Layer, plan: &Plan) -> Vec<Chain<'static>> {
         Layer::Inet => vec![
             base("output".to_owned(), NfHook::Output, PRIORITY_FIRST, None),
             base("forward".to_owned(), NfHook::Forward, PRIORITY_FIRST, None),
-            base("postrouting".to_owned(), NfHook::Postrouting, PRIORITY_AFTER_DNAT, None),
+            base(POSTROUTING.to_owned(), NfHook::Postrouting, PRIORITY_AFTER_DNAT, None),
         ],
         // nft 1.0.6 refuses several devices of one chain as JSON.
         Layer::Netdev => plan
@@ -288,7 +296,7 @@ impl Walk<'_> {
         self.neighbours(plan);
         self.dhcp(plan);
         for endpoint in &plan.collector {
-            self.collector(*endpoint);
+            collector(self.objects, self.layer, LIST, *endpoint);
         }
         for exemption in &plan.exempt {
             self.exemption(exemption);
@@ -322,9 +330,6 @@ impl Walk<'_> {
             vec![armed, count(ARMED_HOST), Statement::Drop(None)],
             "external egress, while armed",
         );
-        if self.layer == Layer::Inet {
-            known::fill(self, plan);
-        }
     }
 
     /// Frames on a device: a sender of raw frames chooses both the ethertype on the wire and the protocol the kernel believes in.
@@ -438,23 +443,6 @@ impl Walk<'_> {
         }
     }
 
-    fn collector(&mut self, endpoint: SocketAddr) {
-        let address = IpNet::from(endpoint.ip().to_canonical());
-        for condition in to_networks(self.layer, &[address]) {
-            self.rule(
-                with(
-                    condition,
-                    [
-                        port("tcp", "dport", endpoint.port()),
-                        count(COLLECTOR),
-                        Statement::Accept(None),
-                    ],
-                ),
-                "collector",
-            );
-        }
-    }
-
     fn exemption(&mut self, exemption: &Exemption) {
         match exemption {
             Exemption::Peer { name, to, transport, port: number } => {
@@ -485,7 +473,16 @@ impl Walk<'_> {
     }
 
     fn rule(&mut self, statements: Statements, comment: &str) {
-        rule_in(self.objects, self.layer, EGRESS.into(), statements, comment);
+        rule_in(self.objects, self.layer, LIST.into(), statements, comment);
+    }
+}
+
+fn collector(objects: &mut Objects, layer: Layer, chain: &'static str, endpoint: SocketAddr) {
+    let address = IpNet::from(endpoint.ip().to_canonical());
+    for condition in to_networks(layer, &[address]) {
+        let rest =
+            [port("tcp", "dport", endpoint.port()), count(COLLECTOR), Statement::Accept(None)];
+        rule_in(objects, layer, chain.into(), with(condition, rest), "collector");
     }
 }
 

@@ -260,8 +260,10 @@ pub fn compile(
     for section in &mut sections {
         bytes.append(section);
     }
-    write_atomically(out, &bytes, 0o644)
-        .map_err(|error| CompileError::Write { path: out.to_owned(), why: crate::chain::causes(&error) })?;
+    write_atomically(out, &bytes, 0o644).map_err(|error| CompileError::Write {
+        path: out.to_owned(),
+        why: crate::chain::causes(&error),
+    })?;
     Ok((reports, rules.indicators))
 }
 

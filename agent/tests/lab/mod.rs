@@ -209,6 +209,7 @@ impl Lab {
             on_link: interfaces::on_link(&all),
             exempt: vec![],
             collector: vec![],
+            known: true,
         }
     }
 

@@ -1,5 +1,6 @@
 //! From the steps of a script to Ethernet frames that any reader of captures accepts.
 
+use sekisho_schema::Timestamp;
 use super::script::{Act, Message, ScriptError, Step};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,6 +11,8 @@ const START: i64 = 1_767_225_600_000_000_000;
 const SEGMENT: usize = 1440;
 /// Longest payload of one datagram.
 const DATAGRAM: usize = 65_000;
+/// Bytes of all frames of a case: a line can ask for ten thousand times a mebibyte.
+const MOST_BYTES: usize = 64 << 20;
 
 /// A frame that owns its bytes, link type Ethernet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ struct Flow {
 struct Forge {
     at: i64,
     frames: Vec<ForgedFrame>,
+    /// Bytes of the frames.
+    bytes: usize,
     flow: Option<Flow>,
 }
 
@@ -49,8 +54,12 @@ const SYN: u8 = 2;
 const ACK: u8 = 0x10;
 const PSH: u8 = 8;
 
-pub(super) fn forge(steps: &[Step]) -> Result<Vec<ForgedFrame>, ScriptError> {
-    let mut forge = Forge { at: START, frames: Vec::new(), flow: None };
+pub(super) fn forge(
+    steps: &[Step],
+    at: Option<Timestamp>,
+) -> Result<Vec<ForgedFrame>, ScriptError> {
+    let at = at.map_or(START, Timestamp::nanos);
+    let mut forge = Forge { at, frames: Vec::new(), bytes: 0, flow: None };
     for step in steps {
         let refuse = |why: String| ScriptError { line: step.line, why };
         match &step.act {
@@ -88,8 +97,9 @@ impl Forge {
     }
 
     fn push(&mut self, bytes: Vec<u8>) {
+        self.bytes += bytes.len();
         self.frames.push(ForgedFrame { at_ns: self.at, bytes });
-        self.at += 1_000_000;
+        self.at = self.at.saturating_add(1_000_000);
     }
 
     fn send(&mut self, from_left: bool, message: &Message, split: &[usize]) -> Result<(), String> {
@@ -111,6 +121,9 @@ impl Forge {
         };
         for bytes in frames {
             self.push(bytes);
+        }
+        if self.bytes > MOST_BYTES {
+            return Err(format!("a case has at most {MOST_BYTES} bytes of frames"));
         }
         Ok(())
     }

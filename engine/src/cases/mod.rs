@@ -13,6 +13,7 @@ pub use self::run::{Told, Verdict, try_case};
 pub use self::script::ScriptError;
 
 use sekisho_schema::finding::Grade;
+use sekisho_schema::Timestamp;
 use sekisho_schema::policy::read_toml;
 use serde::Deserialize;
 
@@ -49,6 +50,9 @@ pub struct Case {
     /// Indicators that are looked for besides the packs, one a line.
     #[serde(default)]
     pub indicators: Option<String>,
+    /// When the first frame is seen; 2026-01-01T00:00:00Z where it does not matter.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     /// The script of the traffic.
     pub packets: String,
 }
@@ -93,6 +97,6 @@ impl Case {
     /// # Errors
     /// The line of the script that can't be read.
     pub fn frames(&self) -> Result<Vec<ForgedFrame>, ScriptError> {
-        forge::forge(&script::parse(&self.packets)?)
+        forge::forge(&script::parse(&self.packets)?, self.at)
     }
 }

@@ -20,6 +20,8 @@ pub struct Told {
     pub grade: Grade,
     /// The frame that completed it.
     pub frame: u64,
+    /// The indicator that was sighted.
+    pub indicator: Option<String>,
     /// Its sentence.
     pub explanation: String,
 }
@@ -60,6 +62,7 @@ pub fn try_case(case: &Case, rules: Rules) -> Result<Verdict, ScriptError> {
                     detector: finding.detector,
                     grade: finding.grade,
                     frame: finding.frame,
+                    indicator: finding.indicator.map(|indicator| indicator.value),
                     explanation: finding.explanation,
                 });
             }

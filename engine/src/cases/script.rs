@@ -19,7 +19,7 @@ const MAX_STEPS: usize = 10_000;
 /// Repetitions of a line.
 const MAX_REPEAT: u32 = 10_000;
 
-/// Bytes of one filling.
+/// Bytes of a message up to which it may be filled.
 const MAX_FILL: usize = 1 << 20;
 
 /// One line.
@@ -270,7 +270,7 @@ fn bytes(words: &[&Word]) -> Result<Vec<u8>, String> {
             Word::Plain(word) if word == "hex" => hex = true,
             Word::Plain(word) if word.starts_with("fill:") => {
                 let count = word.strip_prefix("fill:").and_then(|count| count.parse::<usize>().ok());
-                let count = count.filter(|count| *count <= MAX_FILL);
+                let count = count.filter(|count| *count <= MAX_FILL.saturating_sub(out.len()));
                 let count = count.ok_or_else(|| format!("fill wants up to {MAX_FILL} bytes"))?;
                 out.resize(out.len() + count, b'.');
             }

@@ -389,9 +389,9 @@ impl IndicatorSet {
         self.shards.iter().flat_map(move |shard| shard.targets(at)).filter(|target| {
             let address = target.network.addr();
             !self.allowed.has_address(address)
-                && target.port.is_none_or(|port| {
-                    !self.allowed.has_endpoint(&SocketAddr::new(address, port))
-                })
+                && target
+                    .port
+                    .is_none_or(|port| !self.allowed.has_endpoint(&SocketAddr::new(address, port)))
         })
     }
 

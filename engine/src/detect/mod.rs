@@ -6,6 +6,7 @@ mod allowance;
 mod beacon;
 mod c2;
 mod first_seen;
+mod hearsay;
 pub mod indicator_set;
 pub mod plugx;
 mod plugx_flow;
@@ -22,6 +23,7 @@ pub use self::signal::{Pattern, Sighted, Signal, SignalKind};
 
 use self::allowance::{ALLOWANCE, Allowances, HOST_BUDGET};
 use self::beacon::{BEACON, Beacons};
+use self::hearsay::Hearsay;
 use self::indicator_set::{IndicatorSet, Kind};
 use self::plugx::PlugxConstants;
 use self::plugx_flow::{PLUGX_TCP, PlugxFlow};
@@ -81,6 +83,7 @@ pub(crate) struct Detectors {
     beacons: Option<Beacons>,
     plugx: Option<PlugxFlow>,
     wire: Registry,
+    hearsay: Hearsay,
     capacity: usize,
     seed: u64,
 }
@@ -89,8 +92,8 @@ impl Detectors {
     pub(crate) fn new(limits: &Limits, seed: u64) -> Self {
         let capacity = limits.destinations;
         let allowances = Allowances::new(capacity, seed);
-        let wire = Registry::new(seed);
-        Self { allowances, beacons: None, plugx: None, wire, capacity, seed }
+        let (wire, hearsay) = (Registry::new(seed), Hearsay::new(seed));
+        Self { allowances, beacons: None, plugx: None, wire, hearsay, capacity, seed }
     }
 
     /// Switches detectors as the packs say; what was counted stays.
@@ -120,6 +123,7 @@ impl Detectors {
     /// Keys that the detectors' tables had to let go or refuse.
     pub(crate) fn evicted(&self) -> u64 {
         self.wire.evicted()
+            + self.hearsay.evicted()
             + self.plugx.as_ref().map_or(0, PlugxFlow::evicted)
             + self.allowances.evicted() + self.beacons.as_ref().map_or(0, Beacons::evicted)
     }
@@ -153,11 +157,13 @@ impl Detectors {
             ObservationKind::Ended => self.forget(o),
             ObservationKind::Head { toward, bytes } => {
                 let before = emit.len();
-                let appetite = self
-                    .plugx
-                    .as_mut()
-                    .map_or(Appetite::Enough, |plugx| plugx.observe_head(o, toward, bytes, emit));
-                let wanted = self.wire.observe(o, outlook, emit);
+                self.hearsay.note(o);
+                let Self { plugx, hearsay, .. } = self;
+                let appetite = plugx.as_mut().map_or(Appetite::Enough, |plugx| {
+                    let mut weigh = |signal: &mut Signal| hearsay.weigh(o, outlook, signal);
+                    plugx.observe_head(o, (toward, bytes), &mut weigh, emit)
+                });
+                let wanted = self.wire.observe(o, outlook, &mut self.hearsay, emit);
                 if emit.len() > before + 1 {
                     leave_the_proven(emit, before);
                 }
@@ -171,8 +177,9 @@ impl Detectors {
             | ObservationKind::Response { .. }
             | ObservationKind::ServerHello(_)
             | ObservationKind::Ssh { .. } => {
+                self.hearsay.note(o);
                 observe_known(o, outlook, emit);
-                return self.wire.observe(o, outlook, emit);
+                return self.wire.observe(o, outlook, &mut self.hearsay, emit);
             }
             ObservationKind::Name { name, source } => {
                 let sighted = Sighted::Name(source);
@@ -185,7 +192,7 @@ impl Detectors {
             ObservationKind::Started => {
                 self.forget(o);
                 sighting::observe_endpoint(o, outlook, emit);
-                self.wire.observe(o, outlook, emit);
+                self.wire.observe(o, outlook, &mut self.hearsay, emit);
             }
             ObservationKind::Volume { bytes_out } => {
                 self.observe_more(o, emit);

@@ -22,7 +22,7 @@ const MAX_PLAIN_LEN: usize = MAX_BODY_LEN + HEADER_LEN;
 
 /// The constants of the detector, carried by the rule pack because unknown builds exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PlugxConstants {
     /// Cipher settings, tried in this order; at most 64.
     #[serde(deserialize_with = "few_ciphers")]

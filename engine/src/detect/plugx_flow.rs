@@ -28,10 +28,21 @@ pub(super) struct PlugxFlow {
     decoder: PlugxDecoder,
     warrant: Warrant,
     /// What was found in flows that may still run.
-    found: Bounded<FlowKey, Option<SignalKind>>,
+    found: Bounded<FlowKey, Option<Found>>,
     /// Where the next message of a direction may begin.
     starts: Starts,
 }
+
+/// A message, and what lessens its worth.
+#[derive(Clone, Debug)]
+struct Found {
+    kind: SignalKind,
+    grade: Grade,
+    doubt: Option<&'static str>,
+}
+
+/// Says what a signal is worth, given who may only pass words on.
+type Weigh<'a> = dyn FnMut(&mut Signal) + 'a;
 
 impl PlugxFlow {
     pub(super) fn new(constants: &PlugxConstants, warrant: Warrant, seed: u64) -> Self {
@@ -51,9 +62,11 @@ impl PlugxFlow {
         // What is told at a flow's end is no packet.
         if o.at == o.flow.last_at
             && !self.found.is_empty()
-            && let Some(Some(kind)) = self.found.find(&o.flow.key)
+            && let Some(Some(found)) = self.found.find(&o.flow.key)
         {
-            emit.push(self.signal(o, kind.clone()));
+            let signal = self.signal(o, found.kind.clone());
+            let grade = signal.grade.min(found.grade);
+            emit.push(Signal { grade, doubt: found.doubt, ..signal });
         }
     }
 
@@ -81,13 +94,13 @@ impl PlugxFlow {
     /// said: a message of its own has a key of its own.
     fn says_nothing_new(&self, o: &Observation<'_>, toward: Toward, bytes: &[u8; 16]) -> bool {
         match self.found.find(&o.flow.key) {
-            Some(Some(SignalKind::Plugx { toward: before, header, .. })) => {
-                match (before, toward) {
-                    (Toward::Remote, Toward::Local) => true,
-                    (Toward::Local, Toward::Remote) => header == bytes,
-                    (Toward::Local, Toward::Local) | (Toward::Remote, Toward::Remote) => false,
-                }
-            }
+            Some(Some(Found {
+                kind: SignalKind::Plugx { toward: before, header, .. }, ..
+            })) => match (before, toward) {
+                (Toward::Remote, Toward::Local) => true,
+                (Toward::Local, Toward::Remote) => header == bytes,
+                (Toward::Local, Toward::Local) | (Toward::Remote, Toward::Remote) => false,
+            },
             _ => false,
         }
     }
@@ -95,8 +108,8 @@ impl PlugxFlow {
     pub(super) fn observe_head(
         &mut self,
         o: &Observation<'_>,
-        toward: Toward,
-        bytes: &[u8],
+        (toward, bytes): (Toward, &[u8]),
+        weigh: &mut Weigh<'_>,
         emit: &mut Vec<Signal>,
     ) -> Appetite {
         if o.flow.key.transport != Transport::Tcp {
@@ -107,7 +120,7 @@ impl PlugxFlow {
             Next::Nowhere => return Appetite::Enough,
             Next::Unknown(at) => at,
             Next::Follows(at, before) => {
-                return self.read_on(o, toward, bytes, (at, &before), emit);
+                return self.read_on(o, (toward, bytes), (at, &before), weigh, emit);
             }
         };
         let message = bytes.get(at..).unwrap_or_default();
@@ -127,12 +140,13 @@ impl PlugxFlow {
                     return Appetite::Enough;
                 }
                 let present = message.len().saturating_sub(header.len()).min(matched.size.into());
-                self.tell(o, toward, matched, (header, present), emit);
+                let kind = self.kind(toward, matched, (header, present));
+                self.tell(o, kind, weigh, emit);
                 if toward == Toward::Local || PlugxDecoder::is_theft(matched.command) {
                     self.starts.finish(&o.flow, toward, bytes);
                     return Appetite::Enough;
                 }
-                self.read_on(o, toward, bytes, (matched.end(at), &matched), emit)
+                self.read_on(o, (toward, bytes), (matched.end(at), &matched), weigh, emit)
             }
         }
     }
@@ -141,9 +155,9 @@ impl PlugxFlow {
     fn read_on(
         &mut self,
         o: &Observation<'_>,
-        toward: Toward,
-        bytes: &[u8],
+        (toward, bytes): (Toward, &[u8]),
         (mut at, first): (usize, &PlugxMatch),
+        weigh: &mut Weigh<'_>,
         emit: &mut Vec<Signal>,
     ) -> Appetite {
         while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
@@ -154,7 +168,8 @@ impl PlugxFlow {
             if PlugxDecoder::is_theft(matched.command) {
                 let present = (bytes.len() - at).saturating_sub(16).min(matched.size.into());
                 self.starts.finish(&o.flow, toward, bytes);
-                self.tell(o, toward, matched, (*header, present), emit);
+                let kind = self.kind(toward, matched, (*header, present));
+                self.tell(o, kind, weigh, emit);
                 return Appetite::Enough;
             }
             at = matched.end(at);
@@ -163,19 +178,28 @@ impl PlugxFlow {
         Appetite::More
     }
 
-    fn tell(
-        &mut self,
-        o: &Observation<'_>,
+    fn kind(
+        &self,
         toward: Toward,
         matched: PlugxMatch,
         (header, present): ([u8; 16], usize),
+    ) -> SignalKind {
+        let cipher = self.decoder.cipher_id(matched.cipher).to_owned();
+        SignalKind::Plugx { matched, cipher, toward, header, present }
+    }
+
+    fn tell(
+        &mut self,
+        o: &Observation<'_>,
+        kind: SignalKind,
+        weigh: &mut Weigh<'_>,
         emit: &mut Vec<Signal>,
     ) {
-        let cipher = self.decoder.cipher_id(matched.cipher).to_owned();
-        let kind = SignalKind::Plugx { matched, cipher, toward, header, present };
+        let mut signal = self.signal(o, kind.clone());
+        weigh(&mut signal);
         if let Some(found) = self.found.upsert(&o.flow.key, || None, |_| true) {
-            *found = Some(kind.clone());
+            *found = Some(Found { kind, grade: signal.grade, doubt: signal.doubt });
         }
-        emit.push(self.signal(o, kind));
+        emit.push(signal);
     }
 }

@@ -3,6 +3,7 @@
 //! A wire detector recognises one protocol by what travels in clear. It is asked only about the
 //! facts that it reads, so that a flow whose protocol is known costs nothing for the others.
 
+use super::hearsay::Hearsay;
 use super::plugx::PlugxConstants;
 use super::signal::{Pattern, Signal, SignalKind, Warrant};
 use super::{Outlook, SettingsFault};
@@ -121,7 +122,11 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn new(seed: u64) -> Self {
-        Self { detectors: Vec::new(), readers: Default::default(), found: Bounded::new(FOUND, seed) }
+        Self {
+            detectors: Vec::new(),
+            readers: Default::default(),
+            found: Bounded::new(FOUND, seed),
+        }
     }
 
     /// Makes the detectors that the rules switch on; what was found stays.
@@ -134,7 +139,8 @@ impl Registry {
     ) {
         self.detectors.clear();
         self.readers = Default::default();
-        let lists = [super::plugx_wire::DETECTORS, super::c2::DETECTORS, super::protocol::DETECTORS];
+        let lists =
+            [super::plugx_wire::DETECTORS, super::c2::DETECTORS, super::protocol::DETECTORS];
         for registration in lists.into_iter().flatten() {
             let Some((entry, rule)) = rules(registration.id) else { continue };
             let warrant = Warrant {
@@ -169,6 +175,7 @@ impl Registry {
         &mut self,
         o: &Observation<'_>,
         outlook: &Outlook<'_>,
+        hearsay: &mut Hearsay,
         emit: &mut Vec<Signal>,
     ) -> Appetite {
         let mut appetite = Appetite::Enough;
@@ -183,7 +190,8 @@ impl Registry {
                 }
             }
         }
-        for signal in emit.get(before..).unwrap_or_default() {
+        for signal in emit.iter_mut().skip(before) {
+            hearsay.weigh(o, outlook, signal);
             self.remember(signal);
         }
         appetite
@@ -221,10 +229,11 @@ impl Registry {
 
     /// A flow began or ended: what was found on its ports before is over.
     pub(super) fn forget(&mut self, flow: &FlowFacts<'_>) {
-        if !self.found.is_empty() && self.found.find(&flow.key).is_some() {
-            if let Some(found) = self.found.upsert(&flow.key, Vec::new, |_| true) {
-                found.clear();
-            }
+        if !self.found.is_empty()
+            && self.found.find(&flow.key).is_some()
+            && let Some(found) = self.found.upsert(&flow.key, Vec::new, |_| true)
+        {
+            found.clear();
         }
     }
 }
@@ -279,7 +288,9 @@ fn is_known_datagram(o: &Observation<'_>, bytes: &[u8]) -> bool {
     const DNS: u16 = 53;
     let key = &o.flow.key;
     match bytes {
-        [first, 0, 0, 0, 1, ..] | [first, 0x6B, 0x33, 0x43, 0xCF, ..] if first & 0xC0 == 0xC0 => true,
+        [first, 0, 0, 0, 1, ..] | [first, 0x6B, 0x33, 0x43, 0xCF, ..] if first & 0xC0 == 0xC0 => {
+            true
+        }
         _ => {
             // An implant's datagrams to port 53 must not pass for DNS: over UDP no operation code
             // above 5 is assigned (RFC 8490 has 6 for streams alone), and types end at 260 or

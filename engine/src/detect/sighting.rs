@@ -178,3 +178,88 @@ fn sighting(
     let signal = warrant.signal(o.at, o.frame, &o.flow, SignalKind::Sighting(sighted));
     Signal { target, name: name.map(str::to_owned), indicator: Some(described.record), ..signal }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::Approvals;
+    use crate::flow::{FlowFacts, ObservationKind, Perimeter};
+    use crate::rules::RulesBuilder;
+    use sekisho_schema::finding::Direction;
+    use sekisho_schema::policy::Mode;
+    use sekisho_schema::{FlowKey, Grade, Policy, Timestamp, Transport};
+    use std::collections::BTreeSet;
+
+    const LIST: &str = "203.0.113.9:443\nhttp://c2.example/gate\nua:Bad/1.0\n\
+        ja3:000102030405060708090a0b0c0d0e0f\nt13d1516h2_8daaf6152771_e5627efa2ab1\n\
+        sha1:000102030405060708090a0b0c0d0e0f10111213\n";
+
+    fn told(allow: &[&str], route: Route) -> Vec<(&'static str, Grade, Weight)> {
+        let mut builder = RulesBuilder::new();
+        builder.add_list("list", LIST).unwrap();
+        let mut set = builder.build().indicators;
+        let allow: Vec<String> = allow.iter().map(|text| (*text).to_owned()).collect();
+        assert!(set.set_allow(&allow).is_empty());
+        let policy = Policy::built_in(Mode::Enforce);
+        let outlook = Outlook {
+            indicators: &set,
+            policy: &policy,
+            approvals: &Approvals::new(&policy),
+            perimeter: &Perimeter::new(&policy.inside, &[]),
+            own: &BTreeSet::new(),
+            keeps_learning: false,
+        };
+        let key = FlowKey {
+            transport: Transport::Tcp,
+            local: "10.0.0.5:40000".parse().unwrap(),
+            remote: "203.0.113.9:443".parse().unwrap(),
+        };
+        let at = Timestamp::EPOCH;
+        let flow = FlowFacts {
+            key,
+            route,
+            direction: Direction::Outbound,
+            start_seen: true,
+            first_at: at,
+            last_at: at,
+            bytes_out: 0,
+            bytes_in: 0,
+            overlap: false,
+            bound_name: Some("bound.example"),
+        };
+        let o = Observation { at, frame: 1, flow, kind: ObservationKind::Started };
+        let mut emit = Vec::new();
+        let bytes: Vec<u8> = (0..20).collect();
+        observe_endpoint(&o, &outlook, &mut emit);
+        observe_url(&o, &outlook, "c2.example", b"/gate?x=1", &mut emit);
+        observe_user_agent(&o, &outlook, b"Bad/1.0", &mut emit);
+        observe_ja3(&o, &outlook, bytes.first_chunk().unwrap(), None, &mut emit);
+        observe_ja4(&o, &outlook, "t13d1516h2_8daaf6152771_e5627efa2ab1", None, &mut emit);
+        observe_certificate(&o, &outlook, &[&[0; 32], &bytes], None, &mut emit);
+        emit.into_iter().map(|signal| (signal.detector, signal.grade, signal.weight)).collect()
+    }
+
+    #[test]
+    fn each_kind_has_its_detector_and_what_proves_nothing_alone_never_decides() {
+        let decides = |detector| (detector, Grade::Malicious, Weight::Decides);
+        let scores = |detector| (detector, Grade::Suspect, Weight::Scores);
+        assert_eq!(
+            told(&[], Route::Egress),
+            [
+                decides(INDICATOR_IP),
+                decides(INDICATOR_URL),
+                scores(INDICATOR_USERAGENT),
+                scores(INDICATOR_JA3),
+                scores(INDICATOR_JA4),
+                decides(INDICATOR_CERT),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_goes_to_an_allowed_address_or_name_or_stays_inside_is_silent() {
+        assert_eq!(told(&["203.0.113.9"], Route::Egress), []);
+        assert_eq!(told(&["bound.example"], Route::Egress).len(), 1);
+        assert_eq!(told(&[], Route::Inside), []);
+    }
+}

@@ -130,6 +130,8 @@ pub struct Signal {
     pub indicator: Option<IndicatorRecord>,
     /// What was seen.
     pub kind: SignalKind,
+    /// Why it is worth less than its kind, as a clause in which "it" is who said it.
+    pub doubt: Option<&'static str>,
 }
 
 impl Signal {
@@ -176,6 +178,7 @@ impl Warrant {
             name: flow.bound_name.map(str::to_owned),
             indicator: None,
             kind,
+            doubt: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::detect::Signal;
 use crate::judge::decide::{Circumstances, decide};
 use crate::judge::{Decision, Proposal, assess};
 use crate::report::{Author, Outcome, compose, finding_name};
-use sekisho_schema::{Body, Containment, Reason, Scope, Timestamp};
+use sekisho_schema::{Body, Containment, Grade, Reason, Scope, Timestamp};
 
 impl Engine {
     pub(super) fn judge_signals(&mut self) {
@@ -40,6 +40,11 @@ impl Engine {
         // What was told need not be told again, but a cut that is due is made whatever was told.
         let cuts = matches!(decision, Decision::Contain(..));
         if !cuts && self.recent.was_told(&signal, now) {
+            return;
+        }
+        // Strangers can make any number of suspicions; what is proven is told whatever they do.
+        let is_proven = cuts || signal.grade == Grade::Malicious;
+        if !is_proven && !self.recent.has_room(&signal, now) {
             return;
         }
         self.recent.tell(&signal, now);

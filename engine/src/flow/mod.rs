@@ -23,7 +23,7 @@ pub use observation::{
 };
 pub use perimeter::Perimeter;
 pub use totals::Totals;
-pub use tracker::Tracker;
+pub use tracker::{AHEAD, Tracker};
 
 #[cfg(test)]
 mod tests;

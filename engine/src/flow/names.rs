@@ -7,6 +7,8 @@ use super::fifo::Fifo;
 use super::table::IndexTable;
 use ahash::RandomState;
 use sekisho_schema::{Span, Timestamp};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Bounds of the time a binding is believed: resolvers and programs keep addresses longer than a
@@ -51,8 +53,22 @@ impl Names {
         Self::new(self.most, self.hasher.clone())
     }
 
+    #[inline]
     fn hash(&self, key: Bound) -> u32 {
-        (self.hasher.hash_one(key) >> 32) as u32
+        let mut hasher = self.hasher.build_hasher();
+        match key {
+            (IpAddr::V4(client), IpAddr::V4(address)) => {
+                hasher.write_u64(u64::from(client.to_bits()) << 32 | u64::from(address.to_bits()));
+            }
+            (client, address) => (client, address).hash(&mut hasher),
+        }
+        (hasher.finish() >> 32) as u32
+    }
+
+    /// Has the memory fetched that looking for a key would read first.
+    #[inline]
+    pub(super) fn foresee(&self, key: Bound) {
+        black_box(self.table.find(self.hash(key), |_| true));
     }
 
     fn find(&self, key: Bound) -> Option<u32> {

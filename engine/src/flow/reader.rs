@@ -101,6 +101,13 @@ impl Reader {
         for _ in 0..MAX_UNITS {
             let unit = bytes.get(self.unit..).unwrap_or_default();
             let step = match self.stage {
+                // Servers pass over an empty line before a request (RFC 9112 §2.2).
+                Stage::Unknown if unit == b"\r\n" && entry.is_client(toward) => {
+                    return Step::More;
+                }
+                Stage::Unknown if is_late_request(unit) && entry.is_client(toward) => {
+                    return Step::Anew(self.unit + 2);
+                }
                 Stage::Unknown => match classify(entry, toward, unit) {
                     Some(stage) => {
                         self.stage = stage;
@@ -203,6 +210,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whether a request seems to begin behind an empty line.
+fn is_late_request(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'\r', b'\n', rest @ ..] if !rest.is_empty() && may_be_request(rest))
 }
 
 /// What the first bytes of a direction begin; `None` while that is open.

@@ -14,6 +14,9 @@ use crate::app::http_head::{
 pub(super) const HOPELESS: u32 = 1 << 16;
 /// Age of a flow up to which its SYN may be shown late, as live captures by several sockets do.
 pub(super) const LATE_SYN_NANOS: i64 = 2_000_000_000;
+/// Payload of a direction among which segments that do not fit are looked at for themselves: a far end
+/// can drop what was sent to hide the rest, for its checksum, its hops or its number.
+const ASTRAY_WITHIN: u64 = 8 * 1024;
 /// Tunnels within tunnels that are read in one segment.
 const MAX_TUNNELS: usize = 8;
 
@@ -44,11 +47,47 @@ pub(super) fn take<O: FnMut(&Observation<'_>) -> Appetite>(
 ) {
     if !entry.has(by(flag::DONE, toward)) {
         arrive(teller, entry, place, toward, segment);
-    } else if entry.flags & (flag::HTTP | flag::START_SEEN) != flag::START_SEEN {
+        return;
+    }
+    if entry.bytes(toward) < ASTRAY_WITHIN {
+        astray(teller, entry, place, toward, segment);
+    }
+    if entry.flags & (flag::HTTP | flag::START_SEEN) != flag::START_SEEN {
         if entry.has(flag::HTTP) {
             later(teller, entry, place, toward, segment);
         }
         keep_early(teller, entry, toward, segment);
+    }
+}
+
+/// Looks at a segment that repeats bytes of a direction that is read, or is far from all that were
+/// read: it may be the one that the far end takes.
+#[cold]
+fn astray<O: FnMut(&Observation<'_>) -> Appetite>(
+    teller: &mut Teller<'_, O>,
+    entry: &mut Entry,
+    place: u32,
+    toward: Toward,
+    segment: Segment<'_>,
+) {
+    let behind = entry.next_seq(toward).wrapping_sub(segment.seq);
+    if behind.min(behind.wrapping_neg()) >= HOPELESS {
+        give_up(teller, entry, place, toward, segment, true);
+    } else if behind < HOPELESS && behind as usize >= segment.payload.len() {
+        repeated(teller, entry, toward, segment);
+    }
+}
+
+/// Tells bytes that are sent again by themselves: whether they are the same is not known any more.
+fn repeated<O: FnMut(&Observation<'_>) -> Appetite>(
+    teller: &mut Teller<'_, O>,
+    entry: &Entry,
+    toward: Toward,
+    segment: Segment<'_>,
+) {
+    if segment.payload.len() > 1 && entry.bytes(toward) < ASTRAY_WITHIN {
+        teller.totals.head_repeats += 1;
+        teller.tell_head(entry, toward, segment.payload, true);
     }
 }
 
@@ -75,7 +114,7 @@ fn arrive<O: FnMut(&Observation<'_>) -> Appetite>(
     }
     let ahead = segment.seq.wrapping_sub(entry.next_seq(toward));
     if ahead.min(ahead.wrapping_neg()) >= HOPELESS {
-        return give_up(teller, entry, place, toward, segment);
+        return give_up(teller, entry, place, toward, segment, true);
     }
     let ahead = ahead as i32;
     if ahead > 0 && begins_next(entry, toward, segment.payload) {
@@ -107,6 +146,7 @@ fn arrive<O: FnMut(&Observation<'_>) -> Appetite>(
         );
     } else {
         keep_early(teller, entry, toward, segment);
+        repeated(teller, entry, toward, segment);
     }
 }
 
@@ -181,7 +221,7 @@ fn join<O: FnMut(&Observation<'_>) -> Appetite>(
         teller.totals.head_overlaps += 1;
     }
     if placed.refused {
-        return give_up(teller, entry, place, toward, segment);
+        return give_up(teller, entry, place, toward, segment, false);
     }
     entry.put(by(flag::WAITING, toward), placed.waits);
     if placed.waits {
@@ -277,11 +317,17 @@ fn give_up<O: FnMut(&Observation<'_>) -> Appetite>(
     place: u32,
     toward: Toward,
     segment: Segment<'_>,
+    is_far: bool,
 ) {
     gap(teller, entry, toward);
     leap(teller, entry, place, toward);
     if entry.has(by(flag::HEAD_TOLD, toward)) && !entry.has(flag::DNS) {
-        return teller.finish(entry, place, toward);
+        if !is_far || entry.bytes(toward) >= ASTRAY_WITHIN {
+            return teller.finish(entry, place, toward);
+        }
+        for read in [flag::DONE, flag::HEAD_TOLD, flag::HEAD_WANTED] {
+            entry.put(by(read, toward), false);
+        }
     }
     // A handshake that does not fit what is sent must not blind us: this is then the middle.
     teller.release(entry, place, toward);

@@ -27,17 +27,6 @@ const fn place_of(slot: u64) -> u32 {
 }
 
 impl IndexTable {
-    /// Makes a table that holds `len` places without growing, at most three quarters full.
-    pub(crate) fn with_capacity(len: usize) -> Self {
-        let slots = (len * 4).div_ceil(FULL_QUARTERS).max(FEWEST_SLOTS);
-        Self { slots: vec![0; slots], len: 0 }
-    }
-
-    /// Bytes of memory held.
-    pub(crate) fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<u64>()
-    }
-
     #[inline]
     fn home(&self, hash: u32) -> usize {
         ((u64::from(hash) * self.slots.len() as u64) >> 32) as usize

@@ -29,6 +29,8 @@ pub struct Totals {
     pub head_gaps: u64,
     /// Directions whose first bytes were sent again with other content.
     pub head_overlaps: u64,
+    /// Segments of a direction's first bytes that were sent again and looked at for themselves.
+    pub head_repeats: u64,
     /// Datagrams put together from fragments.
     pub reassembled: u64,
     /// Packets read inside tunnels; [`Totals::bytes_out`] counts their tunnel, not them.
@@ -36,6 +38,16 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// What of the first bytes of streams could not be read as it was sent, by reason.
+    #[must_use]
+    pub const fn heads(&self) -> [(&'static str, u64); 3] {
+        [
+            ("head_gap", self.head_gaps),
+            ("head_overlap", self.head_overlaps),
+            ("head_repeated", self.head_repeats),
+        ]
+    }
+
     /// Entries evicted, by table, in the order of the names.
     #[must_use]
     pub const fn evicted(&self) -> [(&'static str, u64); 3] {

@@ -18,8 +18,11 @@ use sekisho_schema::Timestamp;
 use std::hash::{BuildHasher, Hasher};
 
 mod carried;
+mod foresight;
 mod opening;
 mod peers;
+
+pub use foresight::AHEAD;
 
 /// Payload that is told at once, and the span of sending after which less is told too.
 const VOLUME_BYTES: u64 = 64 * 1024;
@@ -120,8 +123,9 @@ impl Tracker {
         }
     }
 
+    /// The same in nanoseconds, `i64::MAX` for none.
     #[inline]
-    fn next_due(&self) -> i64 {
+    pub(crate) fn next_due(&self) -> i64 {
         self.flows.next_due().min(self.fragments.next_due())
     }
 

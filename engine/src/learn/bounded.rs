@@ -1,8 +1,9 @@
 //! A table of fixed size: the second-chance algorithm evicts, the owner says what may go.
 
+use crate::flow::table::IndexTable;
 use ahash::RandomState;
-use hashbrown::HashMap;
-use std::hash::Hash;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
 
 /// Slots looked at for one eviction. Bounds the cost of a flood of new keys.
 const SCAN: usize = 64;
@@ -15,9 +16,9 @@ struct Slot<K, V> {
 }
 
 /// At most `capacity` values by key.
-#[derive(Debug)]
 pub(crate) struct Bounded<K, V> {
-    index: HashMap<K, usize, RandomState>,
+    index: IndexTable,
+    hasher: RandomState,
     slots: Vec<Slot<K, V>>,
     capacity: usize,
     hand: usize,
@@ -25,13 +26,21 @@ pub(crate) struct Bounded<K, V> {
     evicted: u64,
 }
 
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Bounded<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.slots).finish()
+    }
+}
+
 impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
     pub(crate) fn new(capacity: usize, seed: u64) -> Self {
-        let state = RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x5EC1, !seed);
+        let hasher = RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x5EC1, !seed);
         Self {
-            index: HashMap::with_hasher(state),
+            index: IndexTable::default(),
+            hasher,
             slots: Vec::new(),
-            capacity: capacity.max(1),
+            // Places are numbers of 32 bits.
+            capacity: capacity.clamp(1, 1 << 30),
             hand: 0,
             evicted: 0,
         }
@@ -47,9 +56,19 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         self.slots.is_empty()
     }
 
+    fn hash(&self, key: &K) -> u32 {
+        (self.hasher.hash_one(key) >> 32) as u32
+    }
+
+    fn at(&self, hash: u32, key: &K) -> Option<usize> {
+        let is_it = |at: u32| self.slots.get(at as usize).is_some_and(|slot| slot.key == *key);
+        self.index.find(hash, is_it).map(|at| at as usize)
+    }
+
     /// The value of a key.
     pub(crate) fn find(&self, key: &K) -> Option<&V> {
-        self.index.get(key).and_then(|at| self.slots.get(*at)).map(|slot| &slot.value)
+        let at = self.at(self.hash(key), key)?;
+        self.slots.get(at).map(|slot| &slot.value)
     }
 
     /// Keys and values in the order of their slots.
@@ -64,30 +83,33 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         make: impl FnOnce() -> V,
         may_go: impl Fn(&V) -> bool,
     ) -> Option<&mut V> {
-        let at = match self.index.get(key) {
+        let hash = self.hash(key);
+        let at = match self.at(hash, key) {
             Some(at) => {
-                let at = *at;
                 self.slots.get_mut(at)?.touched = true;
                 at
             }
-            None => self.place(Slot { key: key.clone(), value: make(), touched: false }, may_go)?,
+            None => {
+                let slot = Slot { key: key.clone(), value: make(), touched: false };
+                self.place(hash, slot, may_go)?
+            }
         };
         self.slots.get_mut(at).map(|slot| &mut slot.value)
     }
 
-    fn place(&mut self, slot: Slot<K, V>, may_go: impl Fn(&V) -> bool) -> Option<usize> {
+    fn place(&mut self, hash: u32, slot: Slot<K, V>, may_go: impl Fn(&V) -> bool) -> Option<usize> {
         if self.slots.len() < self.capacity {
             let at = self.slots.len();
-            self.index.insert(slot.key.clone(), at);
+            self.index.insert(hash, at as u32);
             self.slots.push(slot);
             return Some(at);
         }
         self.evicted += 1;
         let at = self.victim(may_go)?;
-        let place = self.slots.get_mut(at)?;
-        self.index.remove(&place.key);
-        self.index.insert(slot.key.clone(), at);
-        *place = slot;
+        let old = self.hash(&self.slots.get(at)?.key);
+        self.index.remove(old, at as u32);
+        self.index.insert(hash, at as u32);
+        *self.slots.get_mut(at)? = slot;
         Some(at)
     }
 

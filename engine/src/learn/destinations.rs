@@ -62,7 +62,8 @@ pub struct DestinationKey {
 const REGISTRIES: [&str; 14] =
     ["ac", "ad", "co", "com", "ed", "edu", "go", "gob", "gov", "gr", "lg", "ne", "net", "or"];
 
-/// Names below which every customer has a label of its own: the whole name is the destination.
+/// Names of two labels below which every customer has a label of its own: the whole name is the
+/// destination. In order.
 const SHARED: [&str; 16] = [
     "akamaihd.net",
     "amazonaws.com",
@@ -89,17 +90,19 @@ const SHARED: [&str; 16] = [
 /// coarser, which the allowance of the host still bounds.
 #[must_use]
 pub fn registered_name(name: &str) -> &str {
-    let is_below = |suffix: &&str| {
-        name.strip_suffix(*suffix).is_some_and(|front| front.is_empty() || front.ends_with('.'))
-    };
-    if SHARED.iter().any(is_below) {
+    let dot_before = |end: usize| name.as_bytes().get(..end)?.iter().rposition(|byte| *byte == b'.');
+    let behind = |dot: usize| name.get(dot + 1..).unwrap_or(name);
+    let Some(last) = dot_before(name.len()) else { return name };
+    let Some(dot) = dot_before(last) else { return name };
+    let two = behind(dot);
+    if SHARED.binary_search(&two).is_ok() {
         return name;
     }
-    let mut labels = name.rsplit('.');
-    let (top, second) = (labels.next().unwrap_or(""), labels.next().unwrap_or(""));
-    let wanted = if top.len() == 2 && REGISTRIES.contains(&second) { 3 } else { 2 };
-    let mut dots = name.rmatch_indices('.').skip(wanted - 1);
-    dots.next().and_then(|(at, _)| name.get(at + 1..)).unwrap_or(name)
+    let second = name.get(dot + 1..last).unwrap_or("");
+    if name.len() - last == 3 && REGISTRIES.contains(&second) {
+        return dot_before(dot).map_or(name, behind);
+    }
+    two
 }
 
 /// What is known of one destination.
@@ -261,10 +264,18 @@ mod tests {
             ("localhost", "localhost"),
             ("tenant.github.io", "tenant.github.io"),
             ("x.notgithub.io", "notgithub.io"),
+            ("github.io", "github.io"),
+            ("a.tenant.workers.dev", "a.tenant.workers.dev"),
+            ("co.jp", "co.jp"),
             ("", ""),
         ] {
             assert_eq!(registered_name(name), registered, "{name}");
         }
+    }
+
+    #[test]
+    fn shared_names_are_in_order_and_of_two_labels() {
+        assert!(SHARED.is_sorted() && SHARED.iter().all(|name| name.matches('.').count() == 1));
     }
 
     #[test]

@@ -5,8 +5,19 @@ use crate::detect::{Sighted, Signal, SignalKind};
 use crate::flow::{NameSource, Toward};
 use sekisho_schema::finding::{Direction, IndicatorClass};
 
-/// The sentence for a signal about `host`, the inside end as a person calls it.
+/// The sentence for a signal about `host`, the inside end as a person calls it, and what makes it
+/// worth less.
 pub(super) fn explain(signal: &Signal, host: &str) -> String {
+    let sentence = sentence(signal, host);
+    match signal.doubt {
+        Some(doubt) => {
+            format!("{sentence} It cuts nothing, for who said it may not mean it: {doubt}.")
+        }
+        None => sentence,
+    }
+}
+
+fn sentence(signal: &Signal, host: &str) -> String {
     let remote = signal.flow.remote;
     match &signal.kind {
         SignalKind::Allowance { destination, bytes, allowed, first_seen } => format!(

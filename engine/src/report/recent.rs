@@ -3,6 +3,8 @@
 use crate::detect::plugx::PlugxDecoder;
 use crate::detect::{Sighted, Signal, SignalKind};
 use crate::learn::Bounded;
+use crate::limits::Limits;
+use sekisho_schema::finding::Direction;
 use sekisho_schema::{Grade, Span, Timestamp, Transport};
 use std::net::{IpAddr, SocketAddr};
 
@@ -48,16 +50,50 @@ impl Key {
     }
 }
 
+/// Detectors whose findings are counted, far more than there are.
+const DETECTORS: usize = 256;
+
 /// When each finding was last told.
 #[derive(Debug)]
 pub(crate) struct Recent {
     told: Bounded<Key, Timestamp>,
     span: Span,
+    /// Findings of a detector within the span that began then, those of strangers' making apart: whoever
+    /// can send packets with any source could otherwise make as many findings as packets.
+    counts: Bounded<(&'static str, bool), (Timestamp, usize)>,
+    most: usize,
+    withheld: u64,
 }
 
 impl Recent {
-    pub(crate) fn new(capacity: usize, seed: u64, span: Span) -> Self {
-        Self { told: Bounded::new(capacity, seed), span }
+    pub(crate) fn new(limits: &Limits, seed: u64) -> Self {
+        Self {
+            told: Bounded::new(limits.recent_findings, seed),
+            span: limits.repeat_after,
+            counts: Bounded::new(DETECTORS, seed),
+            most: limits.findings_of_detector,
+            withheld: 0,
+        }
+    }
+
+    /// Whether one more finding of this detector is told; if not it is counted.
+    pub(crate) fn has_room(&mut self, signal: &Signal, now: Timestamp) -> bool {
+        let of = (signal.detector, signal.direction == Direction::Inbound);
+        let Some((begin, count)) = self.counts.upsert(&of, || (now, 0), |_| true) else {
+            return true;
+        };
+        if now.since(*begin).nanos().unsigned_abs() >= self.span.nanos().unsigned_abs() {
+            (*begin, *count) = (now, 0);
+        }
+        *count += 1;
+        let has_room = *count <= self.most;
+        self.withheld += u64::from(!has_room);
+        has_room
+    }
+
+    /// Findings that were not told because their detector had told too many.
+    pub(crate) const fn withheld(&self) -> u64 {
+        self.withheld
     }
 
     /// Whether the same was told within the span, to either side: a clock can be set back.

@@ -4,7 +4,7 @@
 use crate::forge::{Bench, C2, LOCAL, Made, RESOLVER, START, end, policy, rules, tcp, udp};
 use sekisho_engine::cases::{CaseFile, try_case};
 use sekisho_engine::rules::RulesBuilder;
-use sekisho_engine::{Input, Limits};
+use sekisho_engine::{HostFact, Input, Limits};
 use sekisho_schema::finding::Grade;
 use sekisho_schema::pack::RulePack;
 use sekisho_schema::sealed::Local;
@@ -62,6 +62,12 @@ fn frames_of(id: &str, name: &str) -> Vec<Made> {
         .collect()
 }
 
+/// The client of the cases is this host: what others of the inside say cuts nothing here.
+fn own_client() -> Input<'static> {
+    let own = ["10.0.0.5".parse().unwrap(), LOCAL.into()];
+    Input::Fact(HostFact::Addresses(own.into()), START.before(Span::from_millis(1)))
+}
+
 #[test]
 fn what_proves_itself_cuts_and_what_honest_software_shares_never_does() {
     for (id, name, cuts) in [
@@ -96,6 +102,7 @@ fn what_proves_itself_cuts_and_what_honest_software_shares_never_does() {
         ("c2.ptunnel", "what a stranger sends and the kernel echoes is suspect at most", false),
     ] {
         let mut bench = Bench::with(policy("enforce", CUT_C2), &[], Limits::default());
+        bench.input(own_client());
         bench.feed(&frames_of(id, name));
         assert!(bench.findings().iter().any(|finding| finding.detector == id), "{id}: {name}");
         assert_eq!(!bench.orders().is_empty(), cuts, "{id}: {name}");
@@ -110,6 +117,7 @@ fn a_tunnel_through_a_resolver_does_not_cut_the_resolver() {
         ("c2.iodine", "version query and login are told"),
     ] {
         let mut bench = Bench::with(policy("enforce", &only_destinations), &[], Limits::default());
+        bench.input(own_client());
         bench.feed(&frames_of(id, name));
         assert!(bench.findings().iter().any(|found| found.grade == Grade::Malicious), "{id}");
         assert!(bench.orders().is_empty(), "{id}");

@@ -1,6 +1,8 @@
 //! The engine as its callers see it: frames and documents in, containments and records out.
 
 #[cfg(test)]
+mod adversary;
+#[cfg(test)]
 mod behaviour;
 #[cfg(test)]
 mod containment;
@@ -23,3 +25,5 @@ mod plugx_forge;
 mod plugx_transports;
 #[cfg(test)]
 mod relatives;
+#[cfg(test)]
+mod shipped;

@@ -49,7 +49,8 @@ pub(super) fn client_hello(host: &str) -> Vec<u8> {
 
 pub(super) fn server_hello() -> Vec<u8> {
     let extensions = [extension(0xFF01, &[0]), extension(16, &list16(&list8(b"h2")))].concat();
-    let body = [&[3, 3][..], &[8; 32], &list8(&[]), &[0xC0, 0x2F, 0], &list16(&extensions)].concat();
+    let body =
+        [&[3, 3][..], &[8; 32], &list8(&[]), &[0xC0, 0x2F, 0], &list16(&extensions)].concat();
     message(2, &body)
 }
 
@@ -90,7 +91,18 @@ pub(super) fn certificate() -> Vec<u8> {
 pub(super) fn ssh_offer() -> Vec<u8> {
     let mut body = vec![20];
     body.extend_from_slice(&[9; 16]);
-    for list in ["curve25519-sha256,ext-info-c", "ssh-ed25519", "aes128-ctr", "aes128-gcm", "hmac-sha2-256", "hmac-sha1", "none", "none,zlib", "", ""] {
+    for list in [
+        "curve25519-sha256,ext-info-c",
+        "ssh-ed25519",
+        "aes128-ctr",
+        "aes128-gcm",
+        "hmac-sha2-256",
+        "hmac-sha1",
+        "none",
+        "none,zlib",
+        "",
+        "",
+    ] {
         body.extend_from_slice(&(list.len() as u32).to_be_bytes());
         body.extend_from_slice(list.as_bytes());
     }
@@ -109,7 +121,13 @@ pub(super) fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn tcp(port: u16, payload: &[u8]) -> Vec<u8> {
-    [&[0x9C, 0x40][..], &port.to_be_bytes(), &[0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xFF, 0xFF, 0, 0, 0, 0], payload].concat()
+    [
+        &[0x9C, 0x40][..],
+        &port.to_be_bytes(),
+        &[0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xFF, 0xFF, 0, 0, 0, 0],
+        payload,
+    ]
+    .concat()
 }
 
 pub(super) fn ethernet(ip: &[u8]) -> Vec<u8> {

@@ -39,13 +39,31 @@ pub(super) const LEARN: &str = include_str!("../../../rules/policies/learn.toml"
 
 /// A list or feed of each format.
 pub(super) const INTEL: [(Format, &str); 7] = [
-    (Format::Plain, "# a list\n203.0.113.9\n198[.]51.100[.]0/24\nhxxp://evil.example/a?b=1\n=exact.example\n*.wild.example\n[2001:db8::1]:443\ne7d705a3286e19ea42f587b344ee6865\nt13d1516h2_8daaf6152771_e5627efa2ab1\n"),
-    (Format::Csv, "\"first_seen_utc\",\"dst_ip\",\"dst_port\",\"c2_status\",\"last_online\",\"malware\"\n\"2026-01-01 00:00:00\",\"203.0.113.9\",\"443\",\"online\",\"2026-01-02\",\"Plug\"\"X\"\n# end\n"),
-    (Format::Dataset, "ZXZpbC5leGFtcGxl\nYmFkLmV4YW1wbGU=,1\n203.0.113.9\n"),
-    (Format::Misp, r#"{"response":[{"Event":{"id":"7","info":"x","Attribute":[{"uuid":"u","type":"ip-dst|port","value":"203.0.113.9|443","to_ids":true,"timestamp":"1767225600"},{"type":"domain","value":"evil.example","to_ids":true}],"Object":[{"Attribute":[{"type":"url","value":"http://evil.example/a","to_ids":true}]}]}}]}"#),
-    (Format::Stix, r#"{"type":"bundle","id":"bundle--1","objects":[{"type":"indicator","id":"indicator--1","pattern":"[ipv4-addr:value = '203.0.113.9'] OR [domain-name:value IN ('a.example', 'b.example') AND url:value = 'http:\\\\x']","pattern_type":"stix","valid_from":"2026-01-01T00:00:00Z","valid_until":"2027-01-01T00:00:00.5Z","confidence":80,"labels":["x"]}]}"#),
-    (Format::Suricata, "alert dns any any -> any 53 (msg:\"a\\; b\"; dns.query; content:\"evil.example\"; nocase; endswith; sid:7; rev:1;)\n#alert tls $HOME_NET any -> [203.0.113.9,!198.51.100.1] 443 (tls.sni; content:\"x|2e|example\"; startswith; sid:8;)\nalert http any any -> any any (http.host; content:\"h.example\"; http.uri; content:\"/a\"; \\\nsid:9;)\n"),
-    (Format::Zeek, "#fields\tindicator\tindicator_type\tmeta.source\tmeta.desc\n203.0.113.9\tIntel::ADDR\tx\ty\nevil.example\tIntel::DOMAIN\tx\t-\n198.51.100.0/24\tIntel::SUBNET\tx\ty\n"),
+    (
+        Format::Plain,
+        "# a list\n203.0.113.9\n198[.]51.100[.]0/24\nhxxp://evil.example/a?b=1\n=exact.example\n*.wild.example\n[2001:db8::1]:443\ne7d705a3286e19ea42f587b344ee6865\nt13d1516h2_8daaf6152771_e5627efa2ab1\n",
+    ),
+    (
+        Format::Csv,
+        "\"first_seen_utc\",\"dst_ip\",\"dst_port\",\"c2_status\",\"last_online\",\"malware\"\n\"2026-01-01 00:00:00\",\"203.0.113.9\",\"443\",\"online\",\"2026-01-02\",\"Plug\"\"X\"\n# end\n",
+    ),
+    (Format::Dataset, "ZXZpbC5leGFtcGxl\nYmFkLmV4YW1wbGU=\n"),
+    (
+        Format::Misp,
+        r#"{"response":[{"Event":{"id":"7","info":"x","Attribute":[{"uuid":"u","type":"ip-dst|port","value":"203.0.113.9|443","to_ids":true,"timestamp":"1767225600"},{"type":"domain","value":"evil.example","to_ids":true}],"Object":[{"Attribute":[{"type":"url","value":"http://evil.example/a","to_ids":true}]}]}}]}"#,
+    ),
+    (
+        Format::Stix,
+        r#"{"type":"bundle","id":"bundle--1","objects":[{"type":"indicator","id":"indicator--1","pattern":"[ipv4-addr:value = '203.0.113.9'] OR [domain-name:value IN ('a.example', 'b.example') OR url:value = 'http://s.example/a' OR file:name = 'x\\y']","pattern_type":"stix","valid_from":"2026-01-01T00:00:00Z","valid_until":"2027-01-01T00:00:00.5Z","confidence":80,"labels":["x"]}]}"#,
+    ),
+    (
+        Format::Suricata,
+        "alert dns any any -> any 53 (msg:\"a\\; b\"; dns.query; content:\"evil.example\"; nocase; endswith; sid:7; rev:1;)\n#alert tls $HOME_NET any -> [203.0.113.9,!198.51.100.1] 443 (tls.sni; content:\"x|2e|example\"; startswith; sid:8;)\nalert http any any -> any any (http.host; content:\"h.example\"; http.uri; content:\"/a\"; \\\nsid:9;)\n",
+    ),
+    (
+        Format::Zeek,
+        "#fields\tindicator\tindicator_type\tmeta.source\tmeta.desc\n203.0.113.9\tIntel::ADDR\tx\ty\nevil.example\tIntel::DOMAIN\tx\t-\n198.51.100.0/24\tIntel::SUBNET\tx\ty\n",
+    ),
 ];
 
 /// A pack with indicators and a detector with settings of its own.

@@ -1,23 +1,27 @@
 //! Nanoseconds a packet of each stage of the engine, over frames that lie in memory.
 //!
-//! `engine-cost CAPTURE [LIST…]`: reads the capture once, then times decoding alone, decoding and flows, and the whole
-//! engine with the shipped packs and the lists. Each stage includes the ones before it; the best of three runs is shown.
+//! `engine-cost CAPTURE [LIST…] [--flows MOST] [--runs N] [--json]`: reads the capture once, then times decoding alone,
+//! decoding and flows, and the whole engine with the shipped packs and the lists, frame by frame and looking ahead. Each
+//! stage includes the ones before it; the best run is shown. With `--json` also what was found, and the memory it took.
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a measurement fails loudly and prints for people"
 )]
 
 use rustix::time::{ClockId, clock_gettime};
-use sekisho_engine::flow::{Appetite, Perimeter, Tracker};
+use sekisho_engine::flow::{AHEAD, Appetite, Perimeter, Tracker};
 use sekisho_engine::packs::shipped_packs;
 use sekisho_engine::rules::RulesBuilder;
 use sekisho_engine::wire::{Frame, LinkType, parse};
-use sekisho_engine::{Engine, EngineConfig, Input, Limits};
+use sekisho_engine::{Engine, EngineConfig, Input, Limits, Output};
 use sekisho_schema::pack::RulePack;
 use sekisho_schema::policy::default_inside;
 use sekisho_schema::sealed::Local;
-use sekisho_schema::{Timestamp, Verified};
+use sekisho_schema::{Body, Timestamp, Verified};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::path::Path;
 
@@ -56,17 +60,74 @@ fn cpu() -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
-fn best(loaded: &Loaded, mut stage: impl FnMut(&Loaded) -> u64) -> f64 {
-    let mut least = i64::MAX;
-    for _ in 0..3 {
-        let began = cpu();
-        black_box(stage(loaded));
-        least = least.min(cpu() - began);
-    }
-    least as f64 / loaded.frames.len().max(1) as f64
+/// Thread CPU of one run, in nanoseconds a frame.
+fn once(loaded: &Loaded, stage: impl FnOnce(&Loaded)) -> f64 {
+    let began = cpu();
+    stage(loaded);
+    (cpu() - began) as f64 / loaded.frames.len().max(1) as f64
 }
 
-fn engine_with(lists: &[String]) -> Engine {
+/// Resident memory of this process, in bytes.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has a size");
+    let kib: i64 = line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
+    kib * 1024
+}
+
+/// Bytes that an indicator takes on average.
+fn indicator_bytes(engine: &Engine) -> f64 {
+    let set = &engine.rules().indicators;
+    set.bytes() as f64 / set.counts().total().max(1) as f64
+}
+
+/// What a run of the whole engine told.
+#[derive(Default)]
+struct Told {
+    /// Flows (by their inside end) with the indicator that was seen in them.
+    planted: BTreeSet<(String, String)>,
+    detectors: BTreeMap<String, u64>,
+    most_live: u64,
+}
+
+impl Told {
+    fn take(&mut self, output: Output) {
+        let Output::Record(record) = output else { return };
+        let Body::Finding(finding) = record.body else { return };
+        if finding.detector.starts_with("indicator.") {
+            let value = finding.indicator.map(|known| known.value).unwrap_or_default();
+            let local = finding.flow.map(|flow| flow.local.to_string()).unwrap_or_default();
+            self.planted.insert((local, value));
+        }
+        *self.detectors.entry(finding.detector).or_default() += 1;
+    }
+}
+
+/// Shows all frames to an engine, with or without a look ahead.
+fn whole(loaded: &Loaded, engine: &mut Engine, ahead: bool) -> Told {
+    let mut told = Told::default();
+    let mut frames = loaded.frames();
+    let mut batch = Vec::with_capacity(AHEAD);
+    loop {
+        batch.clear();
+        batch.extend(frames.by_ref().take(AHEAD));
+        if batch.is_empty() {
+            return told;
+        }
+        if ahead {
+            engine.foresee(&batch);
+        }
+        for frame in &batch {
+            engine.handle(Input::Frame(*frame));
+            while let Some(output) = engine.poll_output() {
+                told.take(output);
+            }
+        }
+        told.most_live = told.most_live.max(engine.totals().live);
+    }
+}
+
+fn engine_with(lists: &[String], limits: Limits) -> Engine {
     let mut rules = RulesBuilder::new();
     for (name, text) in shipped_packs() {
         let pack = RulePack::parse(text).expect(name);
@@ -78,48 +139,98 @@ fn engine_with(lists: &[String]) -> Engine {
     }
     let mut engine = Engine::new(EngineConfig {
         host: "bench".to_owned(),
-        limits: Limits::default(),
+        limits,
         hash_seed: 1,
     });
     engine.handle(Input::Rules(Box::new(rules.build()), Timestamp::EPOCH));
     engine
 }
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (capture, lists) = arguments.split_first().expect("usage: engine-cost CAPTURE [LIST…]");
-    let loaded = Loaded::read(Path::new(capture));
-    let decode = best(&loaded, |loaded| {
-        loaded.frames().filter(|frame| black_box(parse(frame)).is_ok()).count() as u64
-    });
-    let flows = best(&loaded, |loaded| {
-        let mut tracker = Tracker::new(&Limits::default(), 1);
-        tracker.set_perimeter(Perimeter::new(&default_inside(), &[]));
-        let mut told = 0;
-        for (number, frame) in loaded.frames().enumerate() {
-            tracker.observe(number as u64 + 1, &frame, &mut |_| {
-                told += 1;
-                Appetite::Enough
-            });
-        }
-        told
-    });
-    // Building the indicator set is start-up, not cost per packet.
-    let mut engines: Vec<Engine> = (0..3).map(|_| engine_with(lists)).collect();
-    let whole = best(&loaded, |loaded| {
-        let mut engine = engines.pop().expect("an engine for each run");
-        let mut told = 0;
-        for frame in loaded.frames() {
-            engine.handle(Input::Frame(frame));
-            while engine.poll_output().is_some() {
-                told += 1;
+struct Options {
+    capture: String,
+    lists: Vec<String>,
+    limits: Limits,
+    runs: usize,
+    json: bool,
+}
+
+impl Options {
+    fn read() -> Self {
+        let usage = "usage: engine-cost CAPTURE [LIST…] [--flows MOST] [--runs N] [--json]";
+        let (mut words, mut rest) = (std::env::args().skip(1), Vec::new());
+        let mut options = Self {
+            capture: String::new(),
+            lists: Vec::new(),
+            limits: Limits::default(),
+            runs: 3,
+            json: false,
+        };
+        while let Some(word) = words.next() {
+            let mut number = || words.next().and_then(|word| word.parse().ok()).expect(usage);
+            match word.as_str() {
+                "--flows" => options.limits.flows = number(),
+                "--json" => options.json = true,
+                "--runs" => options.runs = number(),
+                _ => rest.push(word),
             }
         }
-        told
-    });
-    println!("  stages, {} frames in memory, thread CPU, best of 3", loaded.frames.len());
+        let mut rest = rest.into_iter();
+        options.capture = rest.next().expect(usage);
+        options.lists = rest.collect();
+        options
+    }
+}
+
+fn main() {
+    let options = Options::read();
+    let loaded = Loaded::read(Path::new(&options.capture));
+    let mut least = [f64::MAX; 4];
+    let mut outcome = Value::Null;
+    for _ in 0..options.runs {
+        let decode = once(&loaded, |loaded| {
+            black_box(loaded.frames().filter(|frame| black_box(parse(frame)).is_ok()).count());
+        });
+        let flows = once(&loaded, |loaded| {
+            let mut tracker = Tracker::new(&options.limits, 1);
+            tracker.set_perimeter(Perimeter::new(&default_inside(), &[]));
+            for (number, frame) in loaded.frames().enumerate() {
+                tracker.observe(number as u64 + 1, &frame, &mut |_| Appetite::Enough);
+            }
+        });
+        // Building the indicator set is start-up, not cost per packet.
+        let mut engine = engine_with(&options.lists, options.limits.clone());
+        let blind = once(&loaded, |loaded| drop(whole(loaded, &mut engine, false)));
+        drop(engine);
+        let mut engine = engine_with(&options.lists, options.limits.clone());
+        let before = resident();
+        let mut told = Told::default();
+        let ahead = once(&loaded, |loaded| told = whole(loaded, &mut engine, true));
+        let grown = resident() - before;
+        for (least, now) in least.iter_mut().zip([decode, flows, blind, ahead]) {
+            *least = least.min(now);
+        }
+        let summary = engine.summary();
+        outcome = json!({
+            "frames": loaded.frames.len(),
+            "flows": engine.totals().flows,
+            "most_live": told.most_live,
+            "grown": grown,
+            "planted": told.planted.len(),
+            "detectors": told.detectors,
+            "evicted": summary.evicted,
+            "indicator_bytes": indicator_bytes(&engine),
+        });
+    }
+    let [decode, flows, blind, ahead] = least;
+    if options.json {
+        outcome["ns"] = json!({"decode": decode, "flows": flows, "blind": blind, "whole": ahead});
+        println!("{outcome}");
+        return;
+    }
+    println!("  stages, {} frames in memory, thread CPU, best of {}", loaded.frames.len(), options.runs);
     println!("    decode                           {decode:>7.0} ns a packet");
     println!("    flows and names                  {:>7.0} ns a packet", flows - decode);
-    println!("    detect, judge, report            {:>7.0} ns a packet", whole - flows);
-    println!("    the whole engine                 {whole:>7.0} ns a packet");
+    println!("    detect, judge, report            {:>7.0} ns a packet", blind - flows);
+    println!("    the whole engine                 {blind:>7.0} ns a packet");
+    println!("    the same, looking ahead          {ahead:>7.0} ns a packet");
 }

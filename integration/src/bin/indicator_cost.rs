@@ -121,8 +121,12 @@ const KINDS: [Kind; 8] = [
 ];
 
 fn main() {
-    let most: u32 = std::env::args().nth(1).map_or(5_000_000, |most| most.parse().expect("a number"));
-    println!("{:<14}{:>10}{:>11}{:>11}{:>9}{:>10}{:>10}", "kind", "number", "text s", "compiled s", "bytes", "hit ns", "miss ns");
+    let most: u32 =
+        std::env::args().nth(1).map_or(5_000_000, |most| most.parse().expect("a number"));
+    println!(
+        "{:<14}{:>10}{:>11}{:>11}{:>9}{:>10}{:>10}",
+        "kind", "number", "text s", "compiled s", "bytes", "hit ns", "miss ns"
+    );
     for kind in &KINDS {
         for many in [1000, 100_000, 1_000_000, 5_000_000].into_iter().filter(|many| *many <= most) {
             let mut list = String::new();

@@ -236,7 +236,8 @@ mod tests {
         let swapped = Sealed { payload: Header::seal(&other, Timestamp::MAX).payload, ..sealed };
         let read = Header::parse(&Header::write(&swapped)).unwrap();
         assert_eq!(read.check(&anchors).unwrap_err().reason(), "tampered");
-        let unsigned = Header::parse(&Header::write(&Header::seal(&manifest(), Timestamp::MAX))).unwrap();
+        let unsigned =
+            Header::parse(&Header::write(&Header::seal(&manifest(), Timestamp::MAX))).unwrap();
         assert!(!unsigned.is_signed());
         assert_eq!(unsigned.check(&anchors), Err(SealError::Unsigned));
     }

@@ -102,7 +102,11 @@ impl Csv {
         };
         // An address whose port stands beside it.
         let joined = row.port.filter(|_| value.parse::<std::net::IpAddr>().is_ok()).map(|port| {
-            if value.contains(':') { format!("[{value}]:{port}") } else { format!("{value}:{port}") }
+            if value.contains(':') {
+                format!("[{value}]:{port}")
+            } else {
+                format!("{value}:{port}")
+            }
         });
         let (text, hint) = match &joined {
             Some(joined) => (joined.as_str(), Hint::Kind(Kind::Endpoint)),
@@ -194,8 +198,10 @@ fn header(line: &str, needs_two: bool) -> Option<(Vec<Column>, char)> {
     }
     let separator = separator.unwrap_or(',');
     let names = split(line, separator)?;
-    let lower: Vec<String> =
-        names.iter().map(|name| name.trim().to_ascii_lowercase().replace([' ', '-'], "_")).collect();
+    let lower: Vec<String> = names
+        .iter()
+        .map(|name| name.trim().to_ascii_lowercase().replace([' ', '-'], "_"))
+        .collect();
     // SSLBL lists hashes of certificates; elsewhere a hash is one of a file.
     let is_sslbl = lower.iter().any(|name| name == "listingreason");
     let columns: Vec<Column> = lower.iter().map(|name| column(name, is_sslbl)).collect();
@@ -209,7 +215,9 @@ fn column(name: &str, is_sslbl: bool) -> Column {
         "value" | "indicator" | "ioc" | "ioc_value" | "indicator_value" | "observable" => {
             Column::Value(Hint::Any)
         }
-        "ip" | "dst_ip" | "dstip" | "ip_address" | "ipaddress" | "address" => Column::Value(Hint::Ip),
+        "ip" | "dst_ip" | "dstip" | "ip_address" | "ipaddress" | "address" => {
+            Column::Value(Hint::Ip)
+        }
         "domain" | "hostname" | "fqdn" => Column::Value(Hint::Kind(Kind::Domain)),
         "url" => Column::Value(Hint::Kind(Kind::Url)),
         "ja3" | "ja3_md5" => Column::Value(Hint::Kind(Kind::Ja3)),
@@ -220,12 +228,11 @@ fn column(name: &str, is_sslbl: bool) -> Column {
         "port" | "dst_port" | "dstport" => Column::Port,
         "confidence" | "confidence_level" => Column::Confidence,
         "source" => Column::Source,
-        "first_seen" | "first_seen_utc" | "firstseen" | "dateadded" | "listingdate" | "last_seen"
-        | "last_seen_utc" | "lastseen" | "last_online" => Column::Seen,
+        "first_seen" | "first_seen_utc" | "firstseen" | "dateadded" | "listingdate"
+        | "last_seen" | "last_seen_utc" | "lastseen" | "last_online" => Column::Seen,
         "valid_until" | "expires" | "expiration" => Column::Until,
-        "malware_printable" | "malware" | "family" | "listingreason" | "tags" | "label" | "labels" => {
-            Column::Label
-        }
+        "malware_printable" | "malware" | "family" | "listingreason" | "tags" | "label"
+        | "labels" => Column::Label,
         "id" | "ioc_id" => Column::Id,
         "grade" => Column::Grade,
         "class" => Column::Class,
@@ -237,14 +244,18 @@ fn column(name: &str, is_sslbl: bool) -> Column {
 pub(super) fn hint_of(word: &str) -> Option<Hint> {
     let word = word.to_ascii_lowercase().replace('_', "-");
     Some(match word.as_str() {
-        "ip" | "ipv4" | "ipv6" | "ipv4-addr" | "ipv6-addr" | "ip-dst" | "ip-src" | "address" | "addr"
-        | "cidr" | "network" | "subnet" => Hint::Ip,
+        "ip" | "ipv4" | "ipv6" | "ipv4-addr" | "ipv6-addr" | "ip-dst" | "ip-src" | "address"
+        | "addr" | "cidr" | "network" | "subnet" => Hint::Ip,
         "ip:port" | "ip-port" | "endpoint" => Hint::Kind(Kind::Endpoint),
         "domain" | "domain-name" | "fqdn" | "host" | "hostname" => Hint::Kind(Kind::Domain),
         "uri" | "url" => Hint::Kind(Kind::Url),
         "ja3" | "ja3-fingerprint-md5" | "ja3-md5" => Hint::Kind(Kind::Ja3),
         "ja4" | "ja4-fingerprint" => Hint::Kind(Kind::Ja4),
-        "cert" | "certificate" | "ssl-cert" | "x509-fingerprint-md5" | "x509-fingerprint-sha1"
+        "cert"
+        | "certificate"
+        | "ssl-cert"
+        | "x509-fingerprint-md5"
+        | "x509-fingerprint-sha1"
         | "x509-fingerprint-sha256" => Hint::Kind(Kind::Certificate),
         "user-agent" | "useragent" => Hint::Kind(Kind::UserAgent),
         _ => return None,

@@ -21,7 +21,7 @@ pub(super) fn is_dataset(text: &str) -> bool {
     let mut some = false;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()).take(20) {
         let value = line.split_once(',').map_or(line, |(value, _)| value);
-        if !decode(value).is_some_and(|plain| Observable::parse(&plain).is_ok()) {
+        if decode(value).is_none_or(|plain| Observable::parse(&plain).is_err()) {
             return false;
         }
         some = true;
@@ -40,8 +40,8 @@ pub(super) fn line(number: u32, text: &str, intake: &mut Intake<'_>) {
         intake.offer(&Offer::new(value, Hint::Ip, facts));
         return;
     }
-    let is_hash = matches!(value.len(), 32 | 40 | 64)
-        && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hash =
+        matches!(value.len(), 32 | 40 | 64) && value.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hash && intake.options.kind != Some(Kind::UserAgent) {
         intake.offer(&Offer::new(value, Hint::Any, facts));
         return;

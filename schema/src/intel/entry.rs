@@ -57,5 +57,9 @@ pub trait Taker {
     ///
     /// # Errors
     /// Why it can't be taken; the reader reports it and goes on.
-    fn take(&mut self, observable: &Observable<'_>, facts: &Facts<'_>) -> Result<(), ParseObservableError>;
+    fn take(
+        &mut self,
+        observable: &Observable<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<(), ParseObservableError>;
 }

@@ -1,6 +1,8 @@
 //! Walks a JSON document without holding it: the objects of named arrays, one at a time.
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -58,8 +60,10 @@ impl<'de, T: DeserializeOwned, F: FnMut(Result<T, String>)> Visitor<'de> for Ste
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
-            let (wanted, within) =
-                (self.walk.wanted.contains(&key.as_str()), self.walk.within.contains(&key.as_str()));
+            let (wanted, within) = (
+                self.walk.wanted.contains(&key.as_str()),
+                self.walk.within.contains(&key.as_str()),
+            );
             if self.depth > 0 && (wanted || within) {
                 let depth = self.depth - 1;
                 map.next_value_seed(Step { walk: self.walk, depth, take: wanted })?;
@@ -77,7 +81,10 @@ impl<'de, T: DeserializeOwned, F: FnMut(Result<T, String>)> Visitor<'de> for Ste
             }
         } else if self.depth > 0 {
             let depth = self.depth - 1;
-            while seq.next_element_seed(Step { walk: &mut *self.walk, depth, take: false })?.is_some() {}
+            while seq
+                .next_element_seed(Step { walk: &mut *self.walk, depth, take: false })?
+                .is_some()
+            {}
         } else {
             while seq.next_element::<IgnoredAny>()?.is_some() {}
         }

@@ -83,8 +83,7 @@ fn one(read: &Attribute, intake: &mut Intake<'_>) {
     };
     let families: Vec<String> = read.tags.iter().filter_map(galaxy).take(4).collect();
     let labels = families.join(", ");
-    let facts =
-        Facts { id: Id::Text(&read.uuid), labels: &labels, ..Facts::of_line(0) };
+    let facts = Facts { id: Id::Text(&read.uuid), labels: &labels, ..Facts::of_line(0) };
     let seen = read.timestamp;
     match read.r#type.as_str() {
         "ip-dst|port" | "ip-src|port" => {
@@ -113,7 +112,11 @@ fn one(read: &Attribute, intake: &mut Intake<'_>) {
         }
         "hostname" => {
             let hint = Hint::Kind(Kind::Domain);
-            intake.offer(&Offer { seen, exact: Some(true), ..Offer::new(&read.value, hint, facts) });
+            intake.offer(&Offer {
+                seen,
+                exact: Some(true),
+                ..Offer::new(&read.value, hint, facts)
+            });
         }
         // MISP's `uri` is a path, which says nothing without a host.
         "uri" => left(place, read, intake),

@@ -18,9 +18,7 @@ const WIDEST_V4: u8 = 8;
 const WIDEST_V6: u8 = 16;
 
 /// What kind of thing is looked for.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// An IP address.
@@ -219,17 +217,33 @@ impl<'a> Observable<'a> {
     /// # Errors
     /// Why it is no indicator.
     pub fn parse(text: &'a str) -> Result<Self, ParseObservableError> {
-        // Lists are mostly addresses and names: those are tried before anything costly.
-        let first = text.as_bytes().first().copied().unwrap_or(0);
-        if first.is_ascii_hexdigit() || matches!(first, b':' | b'[') {
-            if let Some(known) = parse_address(text) {
-                return known;
+        // Lists are mostly addresses and names: one look tells which, before anything costly.
+        let (mut number, mut colon, mut slash) = (true, false, false);
+        for byte in text.bytes() {
+            match byte {
+                b'0'..=b'9' | b'.' => {}
+                b':' => (number, colon) = (false, true),
+                b'/' => (number, slash) = (false, true),
+                _ => number = false,
             }
-            if text.contains('/')
-                && let Ok(network) = text.parse::<IpNet>()
-            {
-                return network_of(network);
-            }
+        }
+        if number {
+            return match text.parse::<Ipv4Addr>() {
+                Ok(address) => routable(address.into()).map(Self::Address),
+                Err(_) => Err(ParseObservableError::Shape),
+            };
+        }
+        if colon && let Some(known) = parse_address(text) {
+            return known;
+        }
+        if slash && let Ok(network) = text.parse::<IpNet>() {
+            return network_of(network);
+        }
+        if !colon
+            && !slash
+            && let Ok(name @ Self::Domain { .. }) = domain(text, false)
+        {
+            return Ok(name);
         }
         if let Some(name) = text.strip_prefix('=') {
             return domain(name, true);
@@ -261,6 +275,14 @@ impl<'a> Observable<'a> {
             }
             read => read,
         }
+    }
+
+    /// A network, or the address that it is.
+    ///
+    /// # Errors
+    /// Why it is no indicator.
+    pub fn network(network: IpNet) -> Result<Self, ParseObservableError> {
+        network_of(network)
     }
 
     /// Reads a text of a known kind.
@@ -301,7 +323,9 @@ impl<'a> Observable<'a> {
             Kind::Network => text.parse::<IpNet>().map_err(|_| mismatch).and_then(network_of),
             Kind::Url => UrlPattern::parse(text).map(Self::Url),
             Kind::UserAgent if text.is_empty() => Err(mismatch),
-            Kind::UserAgent if text.len() > LONGEST_USER_AGENT => Err(ParseObservableError::TooLong),
+            Kind::UserAgent if text.len() > LONGEST_USER_AGENT => {
+                Err(ParseObservableError::TooLong)
+            }
             Kind::UserAgent => Ok(Self::UserAgent(Cow::Borrowed(text))),
         }
     }
@@ -313,7 +337,9 @@ impl<'a> Observable<'a> {
         match self {
             Self::Address(address) => is_special(*address),
             Self::Endpoint(end) => is_special(end.ip()),
-            Self::Network(network) => is_special(network.network()) || is_special(network.broadcast()),
+            Self::Network(network) => {
+                is_special(network.network()) || is_special(network.broadcast())
+            }
             Self::Url(url) => url.address().is_some_and(is_special),
             Self::Certificate(_)
             | Self::Domain { .. }
@@ -441,9 +467,8 @@ pub(super) fn check_name(text: &str) -> Result<usize, ParseObservableError> {
 
 /// Whether a name of two labels is one that a country's registry sells names under.
 fn is_registry(name: &str) -> bool {
-    const SECOND: [&str; 13] = [
-        "ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org", "gouv",
-    ];
+    const SECOND: [&str; 13] =
+        ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org", "gouv"];
     name.split_once('.').is_some_and(|(second, top)| {
         top.len() == 2 && SECOND.iter().any(|known| second.eq_ignore_ascii_case(known))
     })
@@ -502,7 +527,8 @@ pub fn refang(text: &str) -> Cow<'_, str> {
         })
     };
     // An IPv6 address in brackets is nobody's disguise.
-    let marked = text.contains(['[', '(', '{']) && !text.starts_with('[');
+    let marked =
+        text.bytes().any(|byte| matches!(byte, b'[' | b'(' | b'{')) && !text.starts_with('[');
     if !marked && !is_meow(0) {
         return Cow::Borrowed(text);
     }
@@ -564,7 +590,9 @@ mod tests {
 
     #[test]
     fn texts_that_would_match_too_much_or_nothing_are_refused() {
-        use ParseObservableError::{BareHash, Mismatch, OneLabel, Registry, Shape, Unroutable, Wide};
+        use ParseObservableError::{
+            BareHash, Mismatch, OneLabel, Registry, Shape, Unroutable, Wide,
+        };
         for (text, why) in [
             ("com", OneLabel),
             ("*.jp", OneLabel),

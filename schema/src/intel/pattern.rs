@@ -186,7 +186,9 @@ impl Reader<'_> {
                 return Ok(all);
             }
             if outside {
-                return Err("its pattern joins observations by AND, which is not understood".to_owned());
+                return Err(
+                    "its pattern joins observations by AND, which is not understood".to_owned()
+                );
             }
             let more = self.single(outside)?;
             if all.len() * more.len() > MOST {
@@ -214,7 +216,9 @@ impl Reader<'_> {
             let all = self.alternatives(false)?;
             let all = self.closed(']', all)?;
             return match self.tokens.get(self.at) {
-                Some(Token::Word(word)) if !matches!(word.as_str(), "OR" | "AND" | "FOLLOWEDBY") => {
+                Some(Token::Word(word))
+                    if !matches!(word.as_str(), "OR" | "AND" | "FOLLOWEDBY") =>
+                {
                     Err(format!("its pattern has the qualifier {word}, which is not understood"))
                 }
                 _ => Ok(all),
@@ -233,7 +237,10 @@ impl Reader<'_> {
 
     fn comparison(&mut self) -> Result<Alternatives, String> {
         let Some(Token::Word(path)) = self.tokens.get(self.at) else {
-            return Err(format!("its pattern has {} where an object path is expected", self.here()));
+            return Err(format!(
+                "its pattern has {} where an object path is expected",
+                self.here()
+            ));
         };
         self.at += 1;
         let mut path = path.clone();
@@ -269,9 +276,8 @@ impl Reader<'_> {
         let values = if self.sign('(') { self.list()? } else { vec![self.value()?] };
         if operator == "IN" || values.len() == 1 {
             let operator = if operator == "IN" { "=".to_owned() } else { operator };
-            let of = |value| {
-                vec![Comparison { path: path.clone(), operator: operator.clone(), value }]
-            };
+            let of =
+                |value| vec![Comparison { path: path.clone(), operator: operator.clone(), value }];
             return Ok(values.into_iter().map(of).collect());
         }
         Err("its pattern has a list where a value is expected".to_owned())
@@ -306,7 +312,8 @@ impl Reader<'_> {
 /// What comparisons that must all hold stand for.
 fn value_of(parts: &[Comparison]) -> Result<Value, String> {
     let paths = || parts.iter().map(|part| part.path.as_str()).collect::<Vec<_>>().join(" AND ");
-    if let Some(odd) = parts.iter().find(|part| part.operator != "=" && part.operator != "ISSUBSET") {
+    if let Some(odd) = parts.iter().find(|part| part.operator != "=" && part.operator != "ISSUBSET")
+    {
         return Err(format!("{} {}", odd.path, odd.operator));
     }
     // The kind of an address or protocol beside the value says nothing new.
@@ -339,11 +346,14 @@ fn value_of(parts: &[Comparison]) -> Result<Value, String> {
 fn hint_of(path: &str) -> Option<Hint> {
     let path: String = path.chars().filter(|sign| *sign != '\'' && *sign != '"').collect();
     Some(match path.as_str() {
-        "ipv4-addr:value" | "ipv6-addr:value" | "network-traffic:dst_ref.value"
+        "ipv4-addr:value"
+        | "ipv6-addr:value"
+        | "network-traffic:dst_ref.value"
         | "network-traffic:src_ref.value" => Hint::Ip,
         "domain-name:value" => Hint::Kind(Kind::Domain),
         "url:value" => Hint::Kind(Kind::Url),
-        "x509-certificate:hashes.MD5" | "x509-certificate:hashes.SHA-1"
+        "x509-certificate:hashes.MD5"
+        | "x509-certificate:hashes.SHA-1"
         | "x509-certificate:hashes.SHA-256" => Hint::Kind(Kind::Certificate),
         "network-traffic:extensions.http-request-ext.request_header.User-Agent" => {
             Hint::Kind(Kind::UserAgent)
@@ -400,7 +410,10 @@ mod tests {
             "[domain-name:value NOT = 'c2.example']",
         ] {
             let found = read(text).unwrap();
-            assert!(found.values.is_empty() && found.not_looked_for.len() == 1, "{text}: {found:?}");
+            assert!(
+                found.values.is_empty() && found.not_looked_for.len() == 1,
+                "{text}: {found:?}"
+            );
         }
         for text in [
             "",

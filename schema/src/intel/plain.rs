@@ -20,7 +20,9 @@ fn value_of(text: &str) -> &str {
     let value = match text.split_once('#') {
         None => text,
         // A `#` within a URL or User-Agent is part of it; a comment stands apart.
-        Some((before, _)) if !before.contains('/') && !before.starts_with("ua:") => before.trim_end(),
+        Some((before, _)) if !before.contains('/') && !before.starts_with("ua:") => {
+            before.trim_end()
+        }
         Some(_) => match text.find(" #").or_else(|| text.find("\t#")) {
             Some(end) => text.get(..end).unwrap_or(text).trim_end(),
             None => text,

@@ -39,15 +39,8 @@ pub enum Format {
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 7] = [
-        Self::Csv,
-        Self::Dataset,
-        Self::Misp,
-        Self::Plain,
-        Self::Stix,
-        Self::Suricata,
-        Self::Zeek,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Csv, Self::Dataset, Self::Misp, Self::Plain, Self::Stix, Self::Suricata, Self::Zeek];
 
     /// The word for it on a command line.
     #[must_use]
@@ -240,7 +233,7 @@ impl<'t> Reader<'t> {
             State::Lines(_) | State::Undecided if !rest.is_empty() => self.one(&rest)?,
             State::Lines(_) | State::Undecided => {}
         }
-        Ok(self.intake.report)
+        Ok(self.intake.into_report())
     }
 
     fn decide(&mut self) {

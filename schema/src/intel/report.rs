@@ -85,6 +85,8 @@ pub(super) struct Intake<'t> {
     pub(super) options: ReadOptions,
     pub(super) taker: &'t mut dyn Taker,
     pub(super) report: Report,
+    /// Indicators taken, by kind.
+    taken: [u64; Kind::ALL.len()],
     /// The first fault, for whoever wants none.
     pub(super) fault: Option<(LeftOut, ParseObservableError)>,
 }
@@ -98,7 +100,13 @@ impl<'t> Intake<'t> {
             left_out: Vec::new(),
             defanged: 0,
         };
-        Self { options, taker, report, fault: None }
+        Self { options, taker, report, taken: [0; Kind::ALL.len()], fault: None }
+    }
+
+    /// What was read.
+    pub(super) fn into_report(self) -> Report {
+        let taken = Kind::ALL.into_iter().zip(self.taken).filter(|(_, count)| *count > 0);
+        Report { taken: taken.collect(), ..self.report }
     }
 
     /// Offers a value; whether it was taken.
@@ -152,7 +160,9 @@ impl<'t> Intake<'t> {
         }
         match self.taker.take(&read, &facts) {
             Ok(()) => {
-                *self.report.taken.entry(read.kind()).or_default() += 1;
+                if let Some(count) = self.taken.get_mut(read.kind() as usize) {
+                    *count += 1;
+                }
                 true
             }
             Err(why) => {

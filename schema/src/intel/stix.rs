@@ -69,7 +69,10 @@ fn indicator(object: &Object, intake: &mut Intake<'_>) {
     let is_sinkhole = object.labels.iter().any(|label| label.eq_ignore_ascii_case("sinkhole"));
     // "anomalous-activity" and "benign" are the vocabulary's words for what proves nothing.
     let is_weak = !object.indicator_types.is_empty()
-        && object.indicator_types.iter().all(|kind| kind != "malicious-activity" && kind != "compromised");
+        && object
+            .indicator_types
+            .iter()
+            .all(|kind| kind != "malicious-activity" && kind != "compromised");
     let labels = object.name.clone().unwrap_or_else(|| object.labels.join(", "));
     let facts = Facts {
         id: Id::Text(&object.id),

@@ -83,8 +83,7 @@ fn rule(number: u32, text: &str, intake: &mut Intake<'_>) {
     if let Some(odd) = &options.odd {
         return left(intake, odd.clone());
     }
-    let labels: String =
-        options.family.as_deref().unwrap_or(message).chars().take(120).collect();
+    let labels: String = options.family.as_deref().unwrap_or(message).chars().take(120).collect();
     let facts = Facts {
         id: Id::Text(options.sid.as_deref().unwrap_or("0")),
         confidence: options.confidence,
@@ -142,10 +141,7 @@ fn header(text: &str) -> Option<(&str, Header<'_>)> {
     let known = ACTIONS.contains(&action) && matches!(arrow, "->" | "<>" | "=>");
     known.then_some((
         action,
-        Header {
-            source: (source, source_port),
-            destination: (destination, destination_port),
-        },
+        Header { source: (source, source_port), destination: (destination, destination_port) },
     ))
 }
 

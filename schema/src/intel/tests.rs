@@ -5,11 +5,14 @@ use crate::finding::{Grade, IndicatorClass};
 use crate::time::{Span, Timestamp};
 use base64::Engine as _;
 
+/// Id, source, confidence, grade, class and labels.
+type Told = (String, Option<String>, Option<u8>, Option<Grade>, IndicatorClass, String);
+
 /// Keeps what it is given, as text.
 #[derive(Default)]
 struct Kept {
     values: Vec<String>,
-    facts: Vec<(String, Option<String>, Option<u8>, Option<Grade>, IndicatorClass, String)>,
+    facts: Vec<Told>,
     until: Vec<Option<Timestamp>>,
 }
 
@@ -144,7 +147,10 @@ fn the_csv_of_abuse_ch_is_read_by_its_comment_header() {
         urlhaus,
         ReadOptions { valid_for: Some(Span::from_hours(24)), ..ReadOptions::default() },
     );
-    assert_eq!((report.format, kept.values), (Format::Csv, vec!["203.0.113.9:8080/bin.sh".to_owned()]));
+    assert_eq!(
+        (report.format, kept.values),
+        (Format::Csv, vec!["203.0.113.9:8080/bin.sh".to_owned()])
+    );
     assert_eq!((kept.facts[0].0.as_str(), kept.facts[0].5.as_str()), ("7", "elf,mirai"));
     assert_eq!(kept.until[0], "2026-01-04T00:00:00Z".parse().ok());
     let threatfox = "# ThreatFox IOCs: recent additions - CSV format\n# \"first_seen_utc\",\"ioc_id\",\"ioc_value\",\"ioc_type\",\"threat_type\",\"fk_malware\",\"malware_alias\",\"malware_printable\",\"last_seen_utc\",\"confidence_level\",\"reference\",\"tags\",\"anonymous\",\"reporter\"\n\"2026-01-02 03:04:05\", \"11\", \"203.0.113.9:443\", \"ip:port\", \"botnet_cc\", \"win.plugx\", \"Korplug\", \"PlugX\", \"\", \"75\", \"None\", \"x\", \"0\", \"somebody\"\n\"2026-01-02 03:04:05\", \"12\", \"c2.example\", \"domain\", \"botnet_cc\", \"win.plugx\", \"Korplug\", \"PlugX\", \"\", \"50\", \"None\", \"x\", \"0\", \"somebody\"\n\"2026-01-02 03:04:05\", \"13\", \"aa\", \"sha256_hash\", \"payload\", \"a\", \"\", \"b\", \"\", \"50\", \"\", \"\", \"0\", \"c\"\n";
@@ -156,7 +162,9 @@ fn the_csv_of_abuse_ch_is_read_by_its_comment_header() {
     assert_eq!(read_all(feodo).0.values, ["203.0.113.9:447"]);
     let sslbl = format!("# Listingdate,SHA1,Listingreason\n2026-01-02 03:04:05,{SHA1},PlugX C&C\n");
     assert_eq!(read_all(&sslbl).0.values, [format!("cert {SHA1}")]);
-    let ja3 = format!("# ja3_md5,Firstseen,Lastseen,Listingreason\n{JA3},2026-01-02 03:04:05,2026-01-02 03:04:05,Tofsee\n");
+    let ja3 = format!(
+        "# ja3_md5,Firstseen,Lastseen,Listingreason\n{JA3},2026-01-02 03:04:05,2026-01-02 03:04:05,Tofsee\n"
+    );
     assert_eq!(read_all(&ja3).0.values, [format!("ja3 {JA3}")]);
     let addresses = "# Firstseen,DstIP,DstPort\n2026-01-02 03:04:05,203.0.113.9,443\n";
     assert_eq!(read_all(addresses).0.values, ["203.0.113.9:443"]);
@@ -178,10 +186,20 @@ fn a_stix_bundle_is_read_by_its_indicators_patterns() {
     let (kept, report) = read_all(bundle);
     assert_eq!(report.format, Format::Stix);
     assert_eq!(kept.values, ["203.0.113.9", "c2.example", "203.0.113.10:8080"]);
-    let first = ("indicator--a".to_owned(), None, Some(80), None, IndicatorClass::Threat, "PlugX C2".to_owned());
+    let first = (
+        "indicator--a".to_owned(),
+        None,
+        Some(80),
+        None,
+        IndicatorClass::Threat,
+        "PlugX C2".to_owned(),
+    );
     assert_eq!(kept.facts[0], first);
     assert_eq!(kept.until[0], "2027-01-01T00:00:00Z".parse().ok());
-    assert_eq!((kept.facts[2].3, kept.facts[2].4), (Some(Grade::Suspect), IndicatorClass::Sinkhole));
+    assert_eq!(
+        (kept.facts[2].3, kept.facts[2].4),
+        (Some(Grade::Suspect), IndicatorClass::Sinkhole)
+    );
     let whys = left(&report);
     assert_eq!(whys.len(), 6, "{whys:?}");
     assert_eq!(whys[0], "indicator--c: is revoked");
@@ -351,13 +369,17 @@ fn datasets_are_read_as_strings_addresses_and_hashes() {
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let (kept, report) =
         read_all(&format!("{}\n{},10\n", encode("c2.example"), encode("d2.example")));
-    assert_eq!((report.format, kept.values), (Format::Dataset, vec!["c2.example".into(), "d2.example".into()]));
+    assert_eq!(
+        (report.format, kept.values),
+        (Format::Dataset, vec!["c2.example".into(), "d2.example".into()])
+    );
     let options = ReadOptions { format: Some(Format::Dataset), ..ReadOptions::default() };
     let (kept, report) = read_with("203.0.113.9\n2001:db8::1,5\n!!\n", options);
     assert_eq!((kept.values.len(), left(&report).len()), (2, 1));
     let (_, report) = read_with(&format!("{JA3}\n"), options);
     assert_eq!(report.reasons["hash of unknown kind"], 1);
-    let (kept, _) = read_with(&format!("{JA3}\n"), ReadOptions { kind: Some(Kind::Ja3), ..options });
+    let (kept, _) =
+        read_with(&format!("{JA3}\n"), ReadOptions { kind: Some(Kind::Ja3), ..options });
     assert_eq!(kept.values, [format!("ja3 {JA3}")]);
     let agent = ReadOptions { kind: Some(Kind::UserAgent), ..options };
     assert_eq!(read_with(&encode("Bad Agent/1.0"), agent).0.values, ["ua Bad Agent/1.0"]);
@@ -411,7 +433,8 @@ fn hostile_texts_end_in_a_report_or_an_error() {
         "alert ip any any -> any any (\\\n".repeat(99_999).into_bytes(),
         b"alert tls any any -> any any (msg:\"a\"; tls.sni; content:\"|zz|\"; sid:1;)\n".to_vec(),
     ];
-    let seeds: Vec<Vec<u8>> = texts.iter().map(|text| text.iter().copied().take(300).collect()).collect();
+    let seeds: Vec<Vec<u8>> =
+        texts.iter().map(|text| text.iter().copied().take(300).collect()).collect();
     let mut state = 3_u64;
     for seed in seeds.into_iter().cycle().take(3000) {
         state ^= state << 13;
@@ -460,5 +483,8 @@ fn a_line_that_is_too_long_is_left_out_and_the_next_is_read() {
     }
     let report = reader.finish().unwrap();
     assert_eq!(kept.values, ["c2.example", "d2.example"]);
-    assert_eq!((kept.facts[1].0.as_str(), left(&report)), ("3", vec!["line 2: is too long".to_owned()]));
+    assert_eq!(
+        (kept.facts[1].0.as_str(), left(&report)),
+        ("3", vec!["line 2: is too long".to_owned()])
+    );
 }

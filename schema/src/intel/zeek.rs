@@ -38,7 +38,9 @@ impl Zeek {
         let mut words = text.split_whitespace();
         for field in &self.fields {
             let next = if by_tab { columns.next() } else { words.next() };
-            let Some(column) = next.map(str::trim).filter(|column| *column != "-") else { continue };
+            let Some(column) = next.map(str::trim).filter(|column| *column != "-") else {
+                continue;
+            };
             match field {
                 Field::Confidence => confidence = confidence_of(column),
                 Field::Description => labels = column,

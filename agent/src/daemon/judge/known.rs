@@ -58,16 +58,20 @@ impl Judge {
             return Vec::new();
         }
         let cuts = |grade| policy.rule_for(DETECTOR, grade).is_some_and(|rule| rule.level >= CUTS);
-        [Grade::Malicious, Grade::Suspect, Grade::Odd].into_iter().filter(|grade| cuts(*grade)).collect()
+        [Grade::Malicious, Grade::Suspect, Grade::Odd]
+            .into_iter()
+            .filter(|grade| cuts(*grade))
+            .collect()
     }
 
     /// Tells the preload thread what shall be held under policy, rules and ruleset as they are now.
     pub(in super::super) fn wish_known(&mut self) {
         let grades = self.cutting_grades(self.engine.policy());
-        let wish = self.cut.as_ref().filter(|cut| cut.plan().known && !grades.is_empty()).map(|cut| {
-            let indicators = self.engine.rules().indicators.clone();
-            Box::new(Wish { plan: cut.plan().clone(), grades, indicators })
-        });
+        let wish =
+            self.cut.as_ref().filter(|cut| cut.plan().known && !grades.is_empty()).map(|cut| {
+                let indicators = self.engine.rules().indicators.clone();
+                Box::new(Wish { plan: cut.plan().clone(), grades, indicators })
+            });
         self.known.waiting = wish;
         if self.known.waiting.is_none() && self.known.told {
             self.known.told = false;

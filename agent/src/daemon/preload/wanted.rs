@@ -186,8 +186,11 @@ mod tests {
 
     #[test]
     fn the_collector_an_exemption_and_the_allow_list_are_never_wanted() {
-        let lists = ["192.0.2.9\n192.0.2.9:8443\n198.51.100.20\n198.51.100.20:80\n203.0.113.1\n203.0.113.2:5\n203.0.113.3\n"];
-        let wanted = wish(&lists, &["203.0.113.1", "203.0.113.2:5"]).wanted(Timestamp::from_nanos(1), 100);
+        let lists = [
+            "192.0.2.9\n192.0.2.9:8443\n198.51.100.20\n198.51.100.20:80\n203.0.113.1\n203.0.113.2:5\n203.0.113.3\n",
+        ];
+        let wanted =
+            wish(&lists, &["203.0.113.1", "203.0.113.2:5"]).wanted(Timestamp::from_nanos(1), 100);
         assert_eq!((wanted.len(), wanted.exempt), (1, 4));
         assert!(has(&wanted, "203.0.113.3"));
     }

@@ -117,8 +117,8 @@ struct Iodine {
     suspect: Warrant,
     settings: IodineSettings,
     zones: Bounded<(IpAddr, u64), Zone>,
-    /// Raw datagrams of a flow: the inside end's, the other's.
-    raw: Bounded<FlowKey, (u8, u8)>,
+    /// Raw datagrams of a flow: the inside end's, the other's, and the digest of its last.
+    raw: Bounded<FlowKey, (u8, u8, u64)>,
 }
 
 impl Iodine {
@@ -229,9 +229,21 @@ impl Iodine {
         if [a, b, c] != RAW || !fits {
             return;
         }
-        let Some((own, other)) = self.raw.upsert(&o.flow.key, || (0, 0), |_| true) else { return };
-        let count = if is_own_word(toward) { &mut *own } else { &mut *other };
-        *count = count.saturating_add(1);
+        let fresh = || (0, 0, 0);
+        let Some((own, other, heard)) = self.raw.upsert(&o.flow.key, fresh, |_| true) else {
+            return;
+        };
+        let said = digest(bytes);
+        if is_own_word(toward) {
+            // A service that sends back what a stranger says is no client.
+            if *other != 0 && *heard == said {
+                return;
+            }
+            *own = own.saturating_add(1);
+        } else {
+            *heard = said;
+            *other = other.saturating_add(1);
+        }
         let proven = *own >= 2 || (*own >= 1 && *other >= 1);
         let warrant = if proven { &self.warrant } else { &self.suspect };
         let (own, other) = (*own, *other);

@@ -104,6 +104,10 @@ impl Telling {
                 }
                 &mut told.toward_remote
             } else {
+                // Other words of a stranger are told too, so that it is known when they are passed on.
+                if told.heard != begin {
+                    told.toward_local = 0;
+                }
                 told.heard = begin;
                 &mut told.toward_local
             };
@@ -255,14 +259,19 @@ pub(in crate::detect) fn looks_random(bytes: &[u8]) -> bool {
         && zeros * 8 <= len
 }
 
-/// The settings that the shipped packs give a detector.
 #[cfg(test)]
-pub(in crate::detect) fn shipped<T: serde::de::DeserializeOwned>(detector: &str) -> T {
-    crate::packs::shipped_packs()
-        .into_iter()
-        .flat_map(|(_, text)| sekisho_schema::pack::RulePack::parse(text).unwrap().detector)
-        .find(|entry| entry.id == detector)
-        .unwrap()
-        .settings_as()
-        .unwrap()
+pub(in crate::detect) use tests::shipped;
+
+#[cfg(test)]
+mod tests {
+    /// The settings that the shipped packs give a detector.
+    pub(in crate::detect) fn shipped<T: serde::de::DeserializeOwned>(detector: &str) -> T {
+        crate::packs::shipped_packs()
+            .into_iter()
+            .flat_map(|(_, text)| sekisho_schema::pack::RulePack::parse(text).unwrap().detector)
+            .find(|entry| entry.id == detector)
+            .unwrap()
+            .settings_as()
+            .unwrap()
+    }
 }

@@ -178,7 +178,12 @@ impl Winnti {
         let Some(wake) = self.settings.wake.iter().find(|wake| bytes.starts_with(&wake[..])) else {
             return;
         };
-        self.telling.tell(o, (toward, bytes), Strength::Proof, emit, || Pattern {
+        // A kernel sends back what a stranger's echo request carries.
+        let strength = match o.kind {
+            ObservationKind::Echo { request: false, .. } => Strength::Likely,
+            _ => Strength::Proof,
+        };
+        self.telling.tell(o, (toward, bytes), strength, emit, || Pattern {
             told: format!(
                 "{} as the operators of Winnti's Linux variant wake it: a datagram of {} bytes that \
                  begins {}.",

@@ -31,7 +31,9 @@ impl Allowed {
         match Observable::parse(text) {
             Ok(Observable::Address(address)) => self.networks.push(address.into()),
             Ok(Observable::Certificate(hash)) => _ = self.certificates.insert(hash),
-            Ok(Observable::Domain { name, exact: false }) => _ = self.names.insert(name.into_owned()),
+            Ok(Observable::Domain { name, exact: false }) => {
+                _ = self.names.insert(name.into_owned())
+            }
             Ok(Observable::Domain { name, exact: true }) => {
                 self.exact_names.insert(name.into_owned());
             }

@@ -2,9 +2,7 @@
 
 use super::book::{Book, BookBuilder, ProvenanceKey, Terms};
 use super::networks::Net;
-use super::record::{
-    Form, Key, MOST_RECORDS, MOST_TERMS, NONE, Record, SHARDS, Tag, compact_v4,
-};
+use super::record::{Form, Key, MOST_RECORDS, MOST_TERMS, NONE, Record, SHARDS, Tag, compact_v4};
 use super::shard::{Parts, Shard, keep_id};
 use super::{IndicatorSet, Piece};
 use ahash::RandomState;
@@ -159,10 +157,7 @@ impl SetBuilder {
 fn piece(number: usize, shard: ShardBuilder, book: &Arc<Book>, hasher: &RandomState) -> Piece {
     let ShardBuilder { parts, known, .. } = shard;
     drop(known);
-    Piece {
-        number,
-        shard: Arc::new(Shard::new(number, parts, Arc::clone(book), hasher.clone())),
-    }
+    Piece { number, shard: Arc::new(Shard::new(number, parts, Arc::clone(book), hasher.clone())) }
 }
 
 fn short(text: &str, most: usize) -> &str {

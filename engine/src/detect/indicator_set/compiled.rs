@@ -242,9 +242,9 @@ impl SetBuilder {
         let [terms, records, arena, nets4, nets6] = lens;
         // All sizes hold before anything is made room for.
         let sizes = [(terms, TERMS), (records, RECORD), (arena, 1), (nets4, NET4), (nets6, NET6)];
-        let whole = sizes.iter().try_fold(0_usize, |sum, (len, size)| {
-            sum.checked_add(len.checked_mul(*size)?)
-        });
+        let whole = sizes
+            .iter()
+            .try_fold(0_usize, |sum, (len, size)| sum.checked_add(len.checked_mul(*size)?));
         if whole != Some(cursor.rest.len()) {
             return Err(ReadCompiledError::Length(WHAT));
         }
@@ -312,7 +312,9 @@ impl Move<'_> {
         }
         let id = if tag.has_text_id() {
             let id = id.checked_add(self.base)?;
-            std::str::from_utf8(arena.text(id)?).ok()?;
+            if !super::shard::is_kept_id(arena.text(id)?) {
+                return None;
+            }
             id
         } else {
             id
@@ -325,7 +327,8 @@ impl Move<'_> {
         let form = tag.form()?;
         if form == Form::V4 {
             let address = Ipv4Addr::from_bits(record.value);
-            let nowhere = address.is_unspecified() || address.is_loopback() || address.is_broadcast();
+            let nowhere =
+                address.is_unspecified() || address.is_loopback() || address.is_broadcast();
             let is_here = shard_of_v4(record.value) == self.number;
             return (is_here && !nowhere).then_some(Record { value: record.value, id, tag });
         }
@@ -345,7 +348,9 @@ impl Move<'_> {
             Form::Name => is_plain(253) && bytes.contains(&b'.'),
             Form::ExactName | Form::Ja4 => is_plain(253),
             Form::Url | Form::UrlPrefix => {
-                bytes.contains(&b'/') && !bytes.starts_with(b"/") && std::str::from_utf8(bytes).is_ok()
+                bytes.contains(&b'/')
+                    && !bytes.starts_with(b"/")
+                    && std::str::from_utf8(bytes).is_ok()
             }
             Form::UserAgent => !bytes.is_empty() && std::str::from_utf8(bytes).is_ok(),
         };
@@ -384,9 +389,6 @@ impl Move<'_> {
 /// Whether a network is one that a text could have stood for.
 fn is_network(network: ipnet::IpNet, base: std::net::IpAddr) -> Option<()> {
     let is_one = network.network() == base
-        && matches!(
-            Observable::parse(&network.to_string()),
-            Ok(Observable::Network(same)) if same == network
-        );
+        && matches!(Observable::network(network), Ok(Observable::Network(same)) if same == network);
     is_one.then_some(())
 }

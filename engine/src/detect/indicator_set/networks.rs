@@ -50,37 +50,37 @@ pub(super) struct Net<B> {
     pub(super) prefix: u8,
 }
 
-/// Bits of an address that lead to its part of the ranges.
-const JUMP_BITS: u32 = 12;
 /// Fewer ranges than these are searched without a leap.
-const FEW: usize = 256;
+const FEW: usize = 64;
+/// Most bits of an address that lead to its part of the ranges.
+const MOST_JUMP_BITS: u32 = 18;
 
 /// The networks of one family.
 #[derive(Clone, Debug)]
 pub(super) struct Networks<B> {
     pub(super) nets: Vec<Net<B>>,
-    /// Where each range begins.
-    starts: Vec<B>,
-    /// The most exact network of each range.
-    owners: Vec<u32>,
-    /// How many ranges begin before each value of the leading bits.
+    /// Where each range begins, and its most exact network.
+    ranges: Vec<(B, u32)>,
+    /// How many ranges begin before each value of the bits that tell ranges apart.
     jump: Vec<u32>,
-    /// How far the leading bits stand from the right.
+    /// The leading bits that all ranges have in common.
+    base: u128,
+    /// How far the bits that tell them apart stand from the right.
     shift: u32,
 }
 
 impl<B> Default for Networks<B> {
     fn default() -> Self {
-        Self { nets: Vec::new(), starts: Vec::new(), owners: Vec::new(), jump: Vec::new(), shift: 0 }
+        Self { nets: Vec::new(), ranges: Vec::new(), jump: Vec::new(), base: 0, shift: 0 }
     }
 }
 
 impl<B: Bits> Networks<B> {
-    /// Makes networks ready; `width` is the number of bits of the widest address.
-    pub(super) fn new(mut nets: Vec<Net<B>>, width: u32) -> Self {
+    /// Makes networks ready.
+    pub(super) fn new(mut nets: Vec<Net<B>>) -> Self {
         nets.sort_by(|a, b| a.base.cmp(&b.base).then(a.prefix.cmp(&b.prefix)));
         nets.shrink_to_fit();
-        let mut all = Self { shift: width - JUMP_BITS, ..Self::default() };
+        let mut all = Self::default();
         let mut open: Vec<(u128, u32)> = Vec::new();
         let mut parents = Vec::with_capacity(nets.len());
         for (at, net) in nets.iter().enumerate() {
@@ -94,16 +94,33 @@ impl<B: Bits> Networks<B> {
             net.parent = parent;
         }
         all.nets = nets;
-        all.starts.shrink_to_fit();
-        all.owners.shrink_to_fit();
-        if all.starts.len() > FEW {
-            let jump = |high: u32| {
-                let from = u128::from(high) << all.shift;
-                all.starts.partition_point(|start| start.wide() < from) as u32
-            };
-            all.jump = (0..=1 << JUMP_BITS).map(jump).collect();
-        }
+        all.ranges.shrink_to_fit();
+        all.lay_out();
         all
+    }
+
+    /// Makes the leap to the part of the ranges where an address stands.
+    fn lay_out(&mut self) {
+        let ends = self.ranges.first().zip(self.ranges.last());
+        let Some((first, last)) = ends.filter(|_| self.ranges.len() > FEW) else { return };
+        let apart = 128 - (first.0.wide() ^ last.0.wide()).leading_zeros();
+        let bits = (usize::BITS - self.ranges.len().leading_zeros()).clamp(1, MOST_JUMP_BITS);
+        self.shift = apart.saturating_sub(bits);
+        let mask = u128::MAX.checked_shl(apart).unwrap_or(0);
+        self.base = first.0.wide() & mask;
+        let mut jump = vec![0_u32; (1 << bits.min(apart)) + 1];
+        for (start, _) in &self.ranges {
+            let bucket = ((start.wide() - self.base) >> self.shift) as usize;
+            if let Some(count) = jump.get_mut(bucket + 1) {
+                *count += 1;
+            }
+        }
+        let mut sum = 0;
+        for count in &mut jump {
+            sum += *count;
+            *count = sum;
+        }
+        self.jump = jump;
     }
 
     /// Ends the networks that end before an address; behind each its parent goes on.
@@ -121,31 +138,31 @@ impl<B: Bits> Networks<B> {
 
     fn begin(&mut self, start: u128, owner: u32) {
         // What began at the same address and ended at once, or is less exact, gives way.
-        if self.starts.last().is_some_and(|last| last.wide() == start) {
-            if let Some(last) = self.owners.last_mut() {
-                *last = owner;
-            }
-            return;
+        match self.ranges.last_mut() {
+            Some(last) if last.0.wide() == start => last.1 = owner,
+            _ => self.ranges.push((B::of(start), owner)),
         }
-        self.starts.push(B::of(start));
-        self.owners.push(owner);
     }
 
     /// The most exact network that holds an address, then those around it, until told to stop.
     #[inline]
     pub(super) fn each(&self, address: B, mut goes_on: impl FnMut(u32, &Net<B>) -> bool) {
         let (low, high) = if self.jump.is_empty() {
-            (0, self.starts.len())
+            (0, self.ranges.len())
         } else {
-            let at = (address.wide() >> self.shift) as usize;
-            match (self.jump.get(at), self.jump.get(at + 1)) {
+            let Some(offset) = address.wide().checked_sub(self.base) else { return };
+            let bucket = usize::try_from(offset >> self.shift).unwrap_or(usize::MAX);
+            match (self.jump.get(bucket), self.jump.get(bucket.saturating_add(1))) {
                 (Some(low), Some(high)) => (*low as usize, *high as usize),
-                _ => return,
+                // Behind all of them.
+                _ => (self.ranges.len(), self.ranges.len()),
             }
         };
-        let part = self.starts.get(low..high).unwrap_or_default();
-        let after = low + part.partition_point(|start| *start <= address);
-        let Some(owner) = after.checked_sub(1).and_then(|at| self.owners.get(at)) else { return };
+        let part = self.ranges.get(low..high).unwrap_or_default();
+        let after = low + part.partition_point(|(start, _)| *start <= address);
+        let Some((_, owner)) = after.checked_sub(1).and_then(|at| self.ranges.get(at)) else {
+            return;
+        };
         let mut at = *owner;
         while let Some(net) = self.nets.get(at as usize) {
             if !goes_on(at, net) {
@@ -157,8 +174,8 @@ impl<B: Bits> Networks<B> {
 
     pub(super) const fn bytes(&self) -> usize {
         self.nets.capacity() * size_of::<Net<B>>()
-            + self.starts.capacity() * size_of::<B>()
-            + (self.owners.capacity() + self.jump.capacity()) * size_of::<u32>()
+            + self.ranges.capacity() * size_of::<(B, u32)>()
+            + self.jump.capacity() * size_of::<u32>()
     }
 }
 
@@ -185,7 +202,7 @@ mod tests {
                     Net { base, id: 0, tag: 0, parent: NONE, prefix }
                 })
                 .collect();
-            let ready = Networks::new(nets.clone(), 28);
+            let ready = Networks::new(nets.clone());
             for _ in 0..2000 {
                 let mut address = random() as u32 & 0x0FFF_FFFF;
                 if let Some(net) = nets.get(random() as usize % nets.len().max(1)) {
@@ -217,7 +234,7 @@ mod tests {
     #[test]
     fn a_network_at_the_end_of_the_address_space_ends_there() {
         let net = Net { base: (u64::MAX, 0), id: 0, tag: 0, parent: NONE, prefix: 64 };
-        let ready = Networks::new(vec![net], 128);
+        let ready = Networks::new(vec![net]);
         let count = |address| {
             let mut count = 0;
             ready.each(address, |_, _| {

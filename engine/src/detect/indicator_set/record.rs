@@ -257,13 +257,12 @@ pub(super) const fn shard_of_v4(bits: u32) -> usize {
 
 #[inline]
 pub(super) fn shard_of(bytes: &[u8]) -> usize {
-    let word = |part: &[u8]| {
-        part.iter().fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
-    };
+    let word = |part: &[u8]| part.iter().fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
     let half = |part: Option<&[u8; 8]>| part.map(|part| u64::from_le_bytes(*part));
     let first = half(bytes.first_chunk::<8>()).unwrap_or_else(|| word(bytes));
     let last = half(bytes.last_chunk::<8>()).unwrap_or(0);
-    let mixed = (first ^ last.rotate_left(23) ^ bytes.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed =
+        (first ^ last.rotate_left(23) ^ bytes.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 60) as usize
 }
 
@@ -283,9 +282,6 @@ pub(super) const fn compact_v4(bits: u32) -> u32 {
 pub(super) const fn spread_v4(compact: u32, shard: usize) -> u32 {
     compact >> 24 << 28 | (shard as u32 & 0xF) << 24 | compact & 0x00FF_FFFF
 }
-
-/// Bits of the widest compact IPv4 address.
-pub(super) const COMPACT_WIDTH: u32 = 28;
 
 #[inline]
 pub(super) const fn shard_of_net6(bits: u128) -> usize {

@@ -4,15 +4,15 @@ use super::book::{Book, Terms};
 use super::index::Index;
 use super::networks::{Net, Networks};
 use super::record::{
-    Arena, COMPACT_WIDTH, EndpointKey, Form, KINDS, NONE, Record, Tag, compact_v4, hash_bytes,
-    hash_v4, place_of, spread_v4, terms_at,
+    Arena, EndpointKey, Form, KINDS, NONE, Record, Tag, compact_v4, hash_bytes, hash_v4, place_of,
+    spread_v4, terms_at,
 };
 use super::{IndicatorDescription, unhex};
 use ahash::RandomState;
+use sekisho_schema::Timestamp;
 use sekisho_schema::finding::{Grade, IndicatorRecord};
 use sekisho_schema::intel::Kind;
 use sekisho_schema::sealed::hex;
-use sekisho_schema::{Timestamp};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -69,8 +69,8 @@ impl Shard {
             terms,
             records,
             arena,
-            nets4: Networks::new(nets4, COMPACT_WIDTH),
-            nets6: Networks::new(nets6, 128),
+            nets4: Networks::new(nets4),
+            nets6: Networks::new(nets6),
             counts: [0; KINDS],
             tally,
             duplicates: 0,
@@ -230,9 +230,10 @@ impl Shard {
                 let bits = u128::from(net.base.0) << 64 | u128::from(net.base.1);
                 format!("{}/{}", Ipv6Addr::from_bits(bits), net.prefix)
             }),
-            (false, _) => {
-                self.records.get(at as usize).map_or_else(String::new, |record| self.text_of(*record))
-            }
+            (false, _) => self
+                .records
+                .get(at as usize)
+                .map_or_else(String::new, |record| self.text_of(*record)),
         }
     }
 
@@ -255,11 +256,20 @@ impl Shard {
     }
 
     fn id_text(&self, tag: Tag, id: u32) -> String {
-        if tag.has_text_id() { read_id(self.arena.text(id).unwrap_or_default()) } else { id.to_string() }
+        if tag.has_text_id() {
+            read_id(self.arena.text(id).unwrap_or_default())
+        } else {
+            id.to_string()
+        }
     }
 
     /// What is known of an indicator.
-    pub(super) fn describe(&self, network: bool, is_v6: bool, at: u32) -> Option<IndicatorDescription> {
+    pub(super) fn describe(
+        &self,
+        network: bool,
+        is_v6: bool,
+        at: u32,
+    ) -> Option<IndicatorDescription> {
         let place = at as usize;
         let tag = self.tag_of(network, is_v6, at)?;
         let (kind, id) = match (network, is_v6) {
@@ -299,7 +309,9 @@ impl Shard {
         let single = move |record: &Record| {
             let (address, port) = match record.tag.form()? {
                 Form::V4 => (IpAddr::from(Ipv4Addr::from_bits(record.value)), None),
-                Form::V6 => (IpAddr::from(<[u8; 16]>::try_from(self.bytes_of(*record)).ok()?), None),
+                Form::V6 => {
+                    (IpAddr::from(<[u8; 16]>::try_from(self.bytes_of(*record)).ok()?), None)
+                }
                 Form::Endpoint => {
                     let end = EndpointKey::read(self.bytes_of(*record))?;
                     (end.ip(), Some(end.port()))
@@ -334,9 +346,7 @@ impl Shard {
     /// How many statements no longer count at a time.
     pub(super) fn expired(&self, at: Timestamp) -> u64 {
         let is_over = |tag: Tag| {
-            terms_at(&self.terms, tag)
-                .and_then(Terms::valid_until)
-                .is_some_and(|until| until < at)
+            terms_at(&self.terms, tag).and_then(Terms::valid_until).is_some_and(|until| until < at)
         };
         let records = self.records.iter().filter(|record| is_over(record.tag)).count();
         let nets4 = self.nets4.nets.iter().filter(|net| is_over(Tag(net.tag))).count();
@@ -390,6 +400,14 @@ pub(super) fn keep_id(id: &str) -> Vec<u8> {
     let shown: String = id.chars().filter(|sign| !sign.is_control()).collect();
     let end = shown.floor_char_boundary(LONGEST_ID);
     shown.as_bytes().get(..end).unwrap_or_default().to_vec()
+}
+
+/// Whether bytes are an id as [`keep_id`] keeps one.
+pub(super) fn is_kept_id(kept: &[u8]) -> bool {
+    match kept.split_first() {
+        Some((&(STIX_UUID | PLAIN_UUID), rest)) => rest.len() == 16,
+        _ => std::str::from_utf8(kept).is_ok(),
+    }
 }
 
 fn read_id(kept: &[u8]) -> String {

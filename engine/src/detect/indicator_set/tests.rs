@@ -1,5 +1,5 @@
 use super::*;
-use crate::rules::{RulesBuilder, LIST_DEFAULTS};
+use crate::rules::{LIST_DEFAULTS, RulesBuilder};
 use sekisho_schema::intel::{Facts, Id, Observable};
 use std::net::Ipv4Addr;
 
@@ -75,10 +75,9 @@ fn the_longest_valid_prefix_is_told_and_an_address_before_any_network() {
 
 #[test]
 fn a_url_is_found_with_any_query_unless_it_has_one_and_below_a_prefix() {
-    let set = set(
-        "http://c2.example/gate.php\nhttps://c2.example/a?id=1\nhttp://c2.example:8080/x/*\n\
-         http://203.0.113.9/p.bin\n",
-    );
+    let set =
+        set("http://c2.example/gate.php\nhttps://c2.example/a?id=1\nhttp://c2.example:8080/x/*\n\
+         http://203.0.113.9/p.bin\n");
     let told = |host: &str, target: &str, port| {
         value(&set, set.by_url(host, target.as_bytes(), port, NOW))
     };
@@ -109,10 +108,8 @@ fn a_url_is_found_with_any_query_unless_it_has_one_and_below_a_prefix() {
 
 #[test]
 fn fingerprints_certificates_and_user_agents_are_found_whole() {
-    let set = set(
-        "ja3:e7d705a3286e19ea42f587b344ee6865\nt13d1516h2_8daaf6152771_e5627efa2ab1\n\
-         sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709\nua:Mozilla/4.0 (compatible; x)\n",
-    );
+    let set = set("ja3:e7d705a3286e19ea42f587b344ee6865\nt13d1516h2_8daaf6152771_e5627efa2ab1\n\
+         sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709\nua:Mozilla/4.0 (compatible; x)\n");
     let hash = [
         0xe7, 0xd7, 0x05, 0xa3, 0x28, 0x6e, 0x19, 0xea, 0x42, 0xf5, 0x87, 0xb3, 0x44, 0xee, 0x68,
         0x65,
@@ -268,11 +265,8 @@ fn an_indicator_counts_from_and_until_its_times_and_a_wider_one_stands_in() {
     let mut builder = SetBuilder::default();
     let origin = builder.origin("feed", 0);
     let at = |seconds: i64| Timestamp::from_nanos(seconds * 1_000_000_000);
-    let narrow = Facts {
-        valid_from: Some(at(100)),
-        valid_until: Some(at(200)),
-        ..Facts::of_line(1)
-    };
+    let narrow =
+        Facts { valid_from: Some(at(100)), valid_until: Some(at(200)), ..Facts::of_line(1) };
     for (text, facts) in [
         ("203.0.113.0/24", narrow),
         ("203.0.0.0/16", Facts::of_line(2)),
@@ -299,7 +293,8 @@ fn an_indicator_counts_from_and_until_its_times_and_a_wider_one_stands_in() {
 fn families_class_and_ids_are_told() {
     let mut builder = SetBuilder::default();
     let origin = builder.origin("feed", 7);
-    let uuid = "indicator--8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f";
+    let plain = "8e2e2d2b-17d4-4cbf-938f-98ee46b3cd3f";
+    let uuid = &format!("indicator--{plain}");
     let odd = "Indicator 7\n\u{e9}";
     let facts = Facts {
         source: Some("Somebody"),
@@ -307,18 +302,28 @@ fn families_class_and_ids_are_told() {
         labels: "PlugX, RedDelta",
         ..Facts::of_line(1)
     };
-    for (text, id) in [("203.0.113.9", uuid), ("c2.example", &uuid[11..]), ("d2.example", odd)] {
+    for (text, id) in [("203.0.113.9", uuid.as_str()), ("c2.example", plain), ("d2.example", odd)] {
         let facts = Facts { id: Id::Text(id), ..facts };
         builder.put(&Observable::parse(text).unwrap(), origin, &facts, LIST_DEFAULTS).unwrap();
     }
-    let set = builder.build();
+    let direct = builder.build();
+    let again = load(&compile(&direct), "192.0.2.1\n").unwrap();
+    for set in [direct, again] {
+        ids_are_told(&set, uuid, plain);
+    }
+}
+
+fn ids_are_told(set: &IndicatorSet, uuid: &String, plain: &str) {
     let told = set.describe(set.by_address(ip("203.0.113.9"), NOW).unwrap());
     assert_eq!(told.rule, format!("feed@7#{uuid}"));
-    assert_eq!((told.record.id.as_str(), told.record.source.as_str()), (uuid, "Somebody"));
+    assert_eq!((&told.record.id, told.record.source.as_str()), (uuid, "Somebody"));
     assert_eq!(told.record.class, IndicatorClass::Sinkhole);
     assert_eq!(told.record.labels, ["PlugX", "RedDelta"]);
     let id = |name: &str| set.describe(set.by_name(name, NOW).unwrap()).record.id;
-    assert_eq!((id("c2.example"), id("d2.example")), (uuid[11..].to_owned(), "Indicator 7\u{e9}".to_owned()));
+    assert_eq!(
+        (id("c2.example"), id("d2.example")),
+        (plain.to_owned(), "Indicator 7\u{e9}".to_owned())
+    );
 }
 
 /// Law: exactly what was put in is found, however the hashes fall.
@@ -383,12 +388,8 @@ const EVERYTHING: &str = "203.0.113.9\n2001:db8::1\n198.51.100.0/24\n2001:db8:5:
 
 fn sees_everything(set: &IndicatorSet) -> Vec<Option<IndicatorDescription>> {
     let end = |text: &str| set.by_endpoint(text.parse().unwrap(), NOW);
-    let sha256: Vec<u8> = (0..32)
-        .map(|at| {
-            let text = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-            u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).unwrap()
-        })
-        .collect();
+    let mut sha256 = [0; 32];
+    assert!(unhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", &mut sha256));
     [
         set.by_address(ip("203.0.113.9"), NOW),
         set.by_address(ip("2001:db8::1"), NOW),

@@ -8,8 +8,19 @@ const MOST_OPTIONS: usize = 512;
 
 /// Options that say nothing about what is looked for.
 const NEUTRAL: [&str; 13] = [
-    "classtype", "fast_pattern", "flow", "gid", "metadata", "msg", "priority", "reference", "rev",
-    "sid", "tag", "target", "threshold",
+    "classtype",
+    "fast_pattern",
+    "flow",
+    "gid",
+    "metadata",
+    "msg",
+    "priority",
+    "reference",
+    "rev",
+    "sid",
+    "tag",
+    "target",
+    "threshold",
 ];
 
 /// A buffer of the traffic that a content stands in.
@@ -119,7 +130,9 @@ impl Options {
             "startswith" => self.last(|content| content.begins = true),
             "endswith" => self.last(|content| content.ends = true),
             "offset" if value == "0" => {}
-            "depth" => self.last(|content| content.begins |= value.parse() == Ok(content.text.len())),
+            "depth" => {
+                self.last(|content| content.begins |= value.parse() == Ok(content.text.len()))
+            }
             "isdataat" if value.replace(' ', "") == "!1,relative" => {
                 self.last(|content| content.ends = true);
             }
@@ -299,7 +312,8 @@ fn unescape(text: &str) -> Option<String> {
         match byte {
             b'\\' => bytes.push(rest.next()?),
             b'|' => {
-                let mut digits = rest.by_ref().take_while(|byte| *byte != b'|').filter(|b| *b != b' ');
+                let mut digits =
+                    rest.by_ref().take_while(|byte| *byte != b'|').filter(|b| *b != b' ');
                 while let Some(high) = digits.next() {
                     let digit = |byte: u8| char::from(byte).to_digit(16);
                     let octet = digit(high)? << 4 | digit(digits.next()?)?;
