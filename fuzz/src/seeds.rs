@@ -8,7 +8,7 @@ use crate::{documents, packets, quic, tape};
 use sekisho_engine::cases::{CaseFile, ForgedFrame};
 use sekisho_engine::wire::{Frame, LinkType, Proto, parse};
 use sekisho_schema::intel::{Format, Header, MANIFEST_SCHEMA, Manifest, Section};
-use sekisho_schema::{Sealed, Timestamp};
+use sekisho_schema::{Policy, Sealed, Timestamp};
 use std::collections::BTreeMap;
 
 /// Bytes of a tape of frames that is still a seed.
@@ -336,7 +336,9 @@ fn of_documents(seeds: &mut Seeds) {
     seeds.add("policy", "enforce", texts::ENFORCE.as_bytes());
     seeds.add("policy", "learn", texts::LEARN.as_bytes());
     let far = Timestamp::MAX;
-    let policy = Sealed::wrap("policy", 9, far, texts::ENFORCE.as_bytes());
+    // The envelope must say the version that the policy says.
+    let version = Policy::parse(texts::ENFORCE).map_or(0, |policy| policy.version);
+    let policy = Sealed::wrap("policy", version, far, texts::ENFORCE.as_bytes());
     seeds.add("sealed", "unsigned", policy.to_text().into_bytes());
     seeds.add("sealed", "signed", policy.signed_by(&documents::KEY).to_text().into_bytes());
     let rules = Sealed::wrap("rules", 1, Timestamp::EPOCH, b"x").signed_by(&documents::KEY);

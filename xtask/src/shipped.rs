@@ -61,7 +61,7 @@ pub(crate) fn make(table: &str) -> Result<(), Failure> {
         let (body, count) = of_source(source, &rows);
         let head = format!(
             "# {} ({}); made by `cargo xtask shipped-indicators`\n\
-             value,type,labels,class,source,valid_until,note\n",
+             value,type,labels,class,grade,source,valid_until,note\n",
             source.begins.trim(),
             source.licence,
         );
@@ -79,7 +79,7 @@ fn of_source(source: &Source, rows: &[Vec<String>]) -> (String, usize) {
     let mut lines = BTreeSet::new();
     let mut count = 0;
     for row in rows {
-        let [kind, value, family, from, ..] = row.as_slice() else { continue };
+        let [kind, value, family, from, year, ..] = row.as_slice() else { continue };
         if !from.starts_with(source.begins) {
             continue;
         }
@@ -94,12 +94,19 @@ fn of_source(source: &Source, rows: &[Vec<String>]) -> (String, usize) {
         let class = if value.contains(SINKHOLE) { "sinkhole" } else { "" };
         count += 1;
         let mut line = String::new();
+        let grade = if is_recent(year) { "malicious" } else { "suspect" };
         let (from, note) = from.split_once("; ").unwrap_or((from, ""));
-        let cells = [value.as_str(), kind, family, class, from, until, note].map(quoted);
+        let cells = [value.as_str(), kind, family, class, grade, from, until, note].map(quoted);
         let _written = writeln!(line, "{}", cells.join(","));
         lines.insert(line);
     }
     (lines.into_iter().collect(), count)
+}
+
+/// Whether a row was first published within about three years of the table: an older name may have
+/// got another owner, and must not cut by itself.
+fn is_recent(year: &str) -> bool {
+    year.parse().is_ok_and(|year: u16| year >= 2023)
 }
 
 /// Whether the host of a URL is an address.

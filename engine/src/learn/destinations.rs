@@ -90,7 +90,8 @@ const SHARED: [&str; 16] = [
 /// coarser, which the allowance of the host still bounds.
 #[must_use]
 pub fn registered_name(name: &str) -> &str {
-    let dot_before = |end: usize| name.as_bytes().get(..end)?.iter().rposition(|byte| *byte == b'.');
+    let dot_before =
+        |end: usize| name.as_bytes().get(..end)?.iter().rposition(|byte| *byte == b'.');
     let behind = |dot: usize| name.get(dot + 1..).unwrap_or(name);
     let Some(last) = dot_before(name.len()) else { return name };
     let Some(dot) = dot_before(last) else { return name };

@@ -1,7 +1,7 @@
 //! What was told lately: a repetition is not told again within a span.
 
 use crate::detect::plugx::PlugxDecoder;
-use crate::detect::{Sighted, Signal, SignalKind};
+use crate::detect::{Sighted, Signal, SignalKind, Weight};
 use crate::learn::Bounded;
 use crate::limits::Limits;
 use sekisho_schema::finding::Direction;
@@ -12,6 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 struct Key {
     detector: &'static str,
     grade: Grade,
+    /// What only scores must not hide what may cut.
+    decides: bool,
     local: IpAddr,
     indicator: Option<String>,
     remote: Option<SocketAddr>,
@@ -41,6 +43,7 @@ impl Key {
         Self {
             detector: signal.detector,
             grade: signal.grade,
+            decides: signal.weight == Weight::Decides,
             local: flow.local.ip(),
             indicator: signal.indicator.as_ref().map(|indicator| indicator.id.clone()),
             remote,

@@ -82,6 +82,7 @@ valid-until = "2027-01-01T00:00:00Z"
 
 [[detector]]
 id = "plugx.tcp"
+source = "seed"
 grade = "malicious"
 "#;
 

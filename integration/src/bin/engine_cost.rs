@@ -71,7 +71,8 @@ fn once(loaded: &Loaded, stage: impl FnOnce(&Loaded)) -> f64 {
 fn resident() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc is there");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has a size");
-    let kib: i64 = line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
+    let kib: i64 =
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
     kib * 1024
 }
 
@@ -137,11 +138,7 @@ fn engine_with(lists: &[String], limits: Limits) -> Engine {
         let text = std::fs::read_to_string(list).expect("the list can be read");
         rules.add_list(list, &text).expect("the list is well formed");
     }
-    let mut engine = Engine::new(EngineConfig {
-        host: "bench".to_owned(),
-        limits,
-        hash_seed: 1,
-    });
+    let mut engine = Engine::new(EngineConfig { host: "bench".to_owned(), limits, hash_seed: 1 });
     engine.handle(Input::Rules(Box::new(rules.build()), Timestamp::EPOCH));
     engine
 }
@@ -227,7 +224,11 @@ fn main() {
         println!("{outcome}");
         return;
     }
-    println!("  stages, {} frames in memory, thread CPU, best of {}", loaded.frames.len(), options.runs);
+    println!(
+        "  stages, {} frames in memory, thread CPU, best of {}",
+        loaded.frames.len(),
+        options.runs
+    );
     println!("    decode                           {decode:>7.0} ns a packet");
     println!("    flows and names                  {:>7.0} ns a packet", flows - decode);
     println!("    detect, judge, report            {:>7.0} ns a packet", blind - flows);

@@ -112,7 +112,9 @@ pub(crate) fn engine(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
         short: arguments.contains(&"--short"),
         yard,
     };
-    println!("1,000,000 addresses and 1,000,000 names; CPU net of start-up, median of {RUNS} pairs");
+    println!(
+        "1,000,000 addresses and 1,000,000 names; CPU net of start-up, median of {RUNS} pairs"
+    );
     println!(
         "{:<13}{:>10}{:>12}{:>12}{:>8}{:>8}  gate",
         "workload", "packets", "loop ns", "replay ns", "ratio", "at most"
@@ -138,7 +140,9 @@ pub(crate) fn engine(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
     }
     let growth = last / fewest;
     let most = bench.gate(GROWTH);
-    println!("from fewest to most concurrent flows the price grows {growth:.2} times (at most {most:.2})");
+    println!(
+        "from fewest to most concurrent flows the price grows {growth:.2} times (at most {most:.2})"
+    );
     if growth > most {
         faults.push(format!("the price grows {growth:.2} times with concurrent flows"));
     }
@@ -164,7 +168,8 @@ impl Bench {
     fn price(&self, file: &Path) -> Result<Price, Failure> {
         let count = number(&truth_of(file)?, "/packets")?;
         let bare = self.yard.folder.join("pcaploop");
-        let bare = |file: &Path| cpu_seconds(&[bare.as_os_str(), "flow".as_ref(), file.as_os_str()]);
+        let bare =
+            |file: &Path| cpu_seconds(&[bare.as_os_str(), "flow".as_ref(), file.as_os_str()]);
         let ours = |file: &Path| cpu_seconds(&replay_words(&self.sekisho, &self.lists, file));
         let (mut floors, mut costs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..RUNS {
@@ -319,4 +324,3 @@ fn check_planted(found: &Found, truth: &Value) -> Result<(), Failure> {
         None => Ok(()),
     }
 }
-

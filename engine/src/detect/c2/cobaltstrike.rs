@@ -2,7 +2,7 @@
 //!
 //! | sign | worth |
 //! |---|---|
-//! | the default certificate, by its hash (Elastic detection rules; Censys) | the pack's grade, may cut |
+//! | the default certificate, by its hash (Elastic detection rules; Censys) | presented by the host itself: the pack's grade, may cut; by the other end: suspect |
 //! | POST to a known profile's URI whose body is a chain of u32 BE lengths, each of 16-byte blocks, that ends with the body (VRT 45910; default profile) | the pack's grade, may cut |
 //! | GET of a known profile's URI whose cookie holds exactly one 128-byte RSA block (default and Amazon profiles) | suspect, never cuts: a site can set such a cookie and redirect to itself |
 //! | DNS stager `aaa.stage.` or `xyz.stage.` and eight digits (VRT 45906–8; Elastic) | suspect, never cuts: a page can make a browser ask for it |
@@ -11,8 +11,8 @@
 //! | `GET /wxyz` whose letters sum to 92 or 93 (stager; dissect.cobaltstrike) | odd: 1 of 128 such requests by chance |
 //! | JA4 of WinINet or WinHTTP without a server name | odd: every Windows program's own |
 //!
-//! A certificate is said by the server; the outbound flow that asked for it proves what the inside
-//! end speaks to. What evades it: any certificate, profile or server name of one's own.
+//! A certificate is said by the server: its key comes with the program, so that anyone can present it
+//! to a host that merely follows a link. What evades it: any certificate, profile or server name of one's own.
 //!
 //! Measured: the five clear captures of the Amazon profile are found at the first GET and at the
 //! first POST; 0 findings of the signs that cut in the other public captures.
@@ -242,7 +242,10 @@ impl CobaltStrike {
             ),
         };
         let evidence = vec![Evidence::new("certificate", [("hash", text.as_str().into())])];
-        emit.push(self.warrant.pattern(o, true, Pattern { told, evidence }));
+        // Whoever holds the published key can present it to any visitor: only as the host's own word
+        // does it prove.
+        let own = o.flow.direction == Direction::Inbound;
+        emit.push(self.warrant.pattern(o, own, Pattern { told, evidence }));
     }
 
     fn observe_hello(&self, o: &Observation<'_>, hello: &ClientHello<'_>, emit: &mut Vec<Signal>) {
