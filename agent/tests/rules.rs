@@ -28,7 +28,9 @@ fn a_rule_without_a_case_and_a_case_that_fails_are_told() {
     std::fs::create_dir(path("cases")).unwrap();
     let case = "schema = \"sekisho.cases/1\"\ndetector = \"plugx.tcp\"\n[[case]]\nname = \"silence\"\nexpect = [\"plugx.tcp\"]\npackets = '''\ntcp 10.0.0.5:1 > 203.0.113.9:443\n> \"nothing of the kind\"\n'''\n";
     std::fs::write(path("cases/one.toml"), case).unwrap();
-    let entry = |id: &str| format!("[[detector]]\nid = \"{id}\"\ngrade = \"malicious\"\nsource = \"a test\"\n");
+    let entry = |id: &str| {
+        format!("[[detector]]\nid = \"{id}\"\ngrade = \"malicious\"\nsource = \"a test\"\n")
+    };
     let pack = format!(
         "schema = \"sekisho.rules/1\"\nname = \"plugx\"\nversion = 9\n{}{}",
         entry("plugx.tcp"),

@@ -208,7 +208,9 @@ impl Engine {
                 let count = totals.unparsed.get(reason.index()).copied().unwrap_or(0);
                 (count > 0).then(|| (reason.as_str().to_owned(), count))
             })
-            .chain(totals.heads().into_iter().filter(|(_, n)| *n > 0).map(|(r, n)| (r.to_owned(), n)))
+            .chain(
+                totals.heads().into_iter().filter(|(_, n)| *n > 0).map(|(r, n)| (r.to_owned(), n)),
+            )
             .collect();
         Summary {
             frames: totals.frames,

@@ -26,8 +26,8 @@ pub const fn shipped_lists() -> [(&'static str, &'static str); 3] {
 mod tests {
     use super::*;
     use crate::detect::BeaconSettings;
-    use crate::detect::plugx::PlugxConstants;
     use crate::detect::indicator_set::ParseIndicatorError;
+    use crate::detect::plugx::PlugxConstants;
     use sekisho_schema::Policy;
     use sekisho_schema::intel::{self, Facts, Observable, ReadOptions, Taker};
     use sekisho_schema::pack::{DetectorEntry, RulePack};
@@ -69,7 +69,11 @@ mod tests {
     }
 
     impl Taker for Ends {
-        fn take(&mut self, _: &Observable<'_>, facts: &Facts<'_>) -> Result<(), ParseIndicatorError> {
+        fn take(
+            &mut self,
+            _: &Observable<'_>,
+            facts: &Facts<'_>,
+        ) -> Result<(), ParseIndicatorError> {
             self.taken += 1;
             let whole = facts.valid_until.is_some() && facts.source.is_some();
             self.lacking += u64::from(!whole);

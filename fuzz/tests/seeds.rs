@@ -17,7 +17,7 @@ use sekisho_schema::intel::{
 };
 use sekisho_schema::pack::RulePack;
 use sekisho_schema::sealed::SigningKey;
-use sekisho_schema::{Policy, Sealed, Timestamp, TrustAnchors};
+use sekisho_schema::{Policy, Sealed, TrustAnchors};
 use std::sync::LazyLock;
 
 static SEEDS: LazyLock<Vec<Seed>> = LazyLock::new(sekisho_fuzz::seeds::seeds);

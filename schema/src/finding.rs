@@ -109,7 +109,9 @@ pub struct Place {
 }
 
 /// What stands behind an indicator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum IndicatorClass {
     /// A server that defenders took over: who speaks to it is infected.

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people at a terminal")]
 
 mod bench;
+mod bench_live;
 mod captures;
 mod ci;
 mod demo;
@@ -24,6 +25,9 @@ cargo xtask VERB
   setup                    install the Debian packages that build and tests need
   bench engine DIR [--short]      cost per packet in replay beside the bare libpcap loop; DIR holds the workload generator
   bench indicators DIR [--short]  each kind, 1,000 to 5,000,000: load, memory, lookup, cost per packet
+  bench live DIR [--short]        loss, CPU and memory of the agent at rising rates over a veth, beside a bare ring
+  bench preload DIR               forwarding with a million known destinations in the kernel, and what of one leaks
+  bench reload DIR                a million indicators read anew while packets flow
   bench contain [--short]  time to contain in the laboratory, beside a forked nft
   captures DIR             replay public captures: no panic, every frame accounted for, nothing that cuts but where it belongs
   negatives [--short]      random payloads with forged sizes through the engine: nothing that cuts
@@ -43,6 +47,9 @@ fn main() -> ExitCode {
         ["bench", "engine", folder, rest @ ..] => bench::engine(folder, rest),
         ["bench", "indicators", folder, rest @ ..] => bench::indicators(folder, rest),
         ["bench", "contain", rest @ ..] => bench::contain(rest),
+        ["bench", "live", folder, rest @ ..] => bench_live::live(folder, rest),
+        ["bench", "preload", folder] => bench_live::preload(folder),
+        ["bench", "reload", folder] => bench_live::reload(folder),
         ["shipped-indicators", table] => shipped::make(table),
         ["captures", folder] => captures::run(folder),
         ["negatives", rest @ ..] => captures::negatives(rest),

@@ -71,7 +71,10 @@ pub(crate) fn make(table: &str) -> Result<(), Failure> {
         println!("{}: {count}", path.display());
         shipped += count;
     }
-    println!("{} rows of the table are not shipped: licence, or nothing that can be looked for", rows.len() - shipped);
+    println!(
+        "{} rows of the table are not shipped: licence, or nothing that can be looked for",
+        rows.len() - shipped
+    );
     Ok(())
 }
 
@@ -113,11 +116,18 @@ fn is_recent(year: &str) -> bool {
 fn is_address_url(url: &str) -> bool {
     let host = url.split_once("://").map_or(url, |(_, rest)| rest);
     host.starts_with(|first: char| first.is_ascii_digit())
-        && host.split(['/', ':']).next().is_some_and(|host| host.parse::<std::net::Ipv4Addr>().is_ok())
+        && host
+            .split(['/', ':'])
+            .next()
+            .is_some_and(|host| host.parse::<std::net::Ipv4Addr>().is_ok())
 }
 
 fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+    if cell.contains([',', '"', '\n']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
 }
 
 /// The cells of a line (RFC 4180).

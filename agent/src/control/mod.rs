@@ -10,8 +10,7 @@ mod server;
 pub use client::{AskError, ask};
 pub use protocol::{
     Answer, CaptureStatus, CollectorStatus, ContainmentStatus, InterfaceStatus, JournalStatus,
-    KnownStatus,
-    ModeStatus, PolicyStatus, Request, Status,
+    KnownStatus, ModeStatus, PolicyStatus, Request, Status,
 };
 pub use scrape::serve_metrics;
 pub use server::{

@@ -21,7 +21,9 @@ pub use flows::{Destroyed, FlowsError, SocketRecord, Sockets};
 pub use known::{BATCH_ELEMENTS, Key, KnownHand, KnownSet};
 pub use netlink::NetlinkError;
 pub use plan::{Plan, Refusal, is_cut};
-pub use skeleton::{DEFAULT_TIMEOUT_SECS, LOG_GROUP, TABLE, device_chain, removal, skeleton, to_json};
+pub use skeleton::{
+    DEFAULT_TIMEOUT_SECS, LOG_GROUP, TABLE, device_chain, removal, skeleton, to_json,
+};
 
 use elements::{Cell, Elements, Found};
 use sekisho_schema::{ContainmentId, ContainmentSet, Scope, Span, Timestamp};

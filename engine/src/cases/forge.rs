@@ -1,7 +1,7 @@
 //! From the steps of a script to Ethernet frames that any reader of captures accepts.
 
-use sekisho_schema::Timestamp;
 use super::script::{Act, Message, ScriptError, Step};
+use sekisho_schema::Timestamp;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -190,9 +190,7 @@ impl Flow {
                 frame(from.ip(), to.ip(), 1, body, None)
             }
             Transport::Icmp => frame(from.ip(), to.ip(), 58, payload.to_vec(), Some(2)),
-            Transport::Other(number) => {
-                frame(from.ip(), to.ip(), number, payload.to_vec(), None)
-            }
+            Transport::Other(number) => frame(from.ip(), to.ip(), number, payload.to_vec(), None),
         }
     }
 
@@ -293,7 +291,13 @@ fn rdata(qtype: u16, data: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Ethernet and IP around a body; the checksum of the transport goes where it says, if it has one.
-fn frame(from: IpAddr, to: IpAddr, protocol: u8, mut body: Vec<u8>, sum_at: Option<usize>) -> Vec<u8> {
+fn frame(
+    from: IpAddr,
+    to: IpAddr,
+    protocol: u8,
+    mut body: Vec<u8>,
+    sum_at: Option<usize>,
+) -> Vec<u8> {
     let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
     let length = (body.len() as u16).to_be_bytes();
     let mut pseudo = Vec::new();

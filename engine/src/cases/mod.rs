@@ -12,8 +12,8 @@ pub use self::forge::ForgedFrame;
 pub use self::run::{Told, Verdict, try_case};
 pub use self::script::ScriptError;
 
-use sekisho_schema::finding::Grade;
 use sekisho_schema::Timestamp;
+use sekisho_schema::finding::Grade;
 use sekisho_schema::policy::read_toml;
 use serde::Deserialize;
 

@@ -41,8 +41,7 @@ pub struct Verdict {
 /// A line of the script that can't be read.
 pub fn try_case(case: &Case, rules: Rules) -> Result<Verdict, ScriptError> {
     let frames = case.frames()?;
-    let config =
-        EngineConfig { host: "case".to_owned(), limits: Limits::default(), hash_seed: 0 };
+    let config = EngineConfig { host: "case".to_owned(), limits: Limits::default(), hash_seed: 0 };
     let mut engine = Engine::new(config);
     let begin = frames.first().map_or(0, |frame| frame.at_ns);
     engine.handle(Input::Rules(Box::new(rules), Timestamp::from_nanos(begin)));

@@ -180,7 +180,8 @@ fn sending(line: usize, from_left: bool, words: &[Word]) -> Result<Step, String>
             Some("after") => after = span(value()?)?,
             Some("repeat") => {
                 let times = value()?.parse().ok().filter(|times| *times <= MAX_REPEAT);
-                repeat = times.ok_or_else(|| format!("repeat wants a number up to {MAX_REPEAT}"))?;
+                repeat =
+                    times.ok_or_else(|| format!("repeat wants a number up to {MAX_REPEAT}"))?;
             }
             Some("split") => {
                 split.push(value()?.parse().map_err(|_| "split wants a number of bytes")?);
@@ -269,7 +270,8 @@ fn bytes(words: &[&Word]) -> Result<Vec<u8>, String> {
             Word::Text(text) => out.extend_from_slice(text),
             Word::Plain(word) if word == "hex" => hex = true,
             Word::Plain(word) if word.starts_with("fill:") => {
-                let count = word.strip_prefix("fill:").and_then(|count| count.parse::<usize>().ok());
+                let count =
+                    word.strip_prefix("fill:").and_then(|count| count.parse::<usize>().ok());
                 let count = count.filter(|count| *count <= MAX_FILL.saturating_sub(out.len()));
                 let count = count.ok_or_else(|| format!("fill wants up to {MAX_FILL} bytes"))?;
                 out.resize(out.len() + count, b'.');
@@ -284,7 +286,9 @@ fn bytes(words: &[&Word]) -> Result<Vec<u8>, String> {
                     }
                 }
             }
-            Word::Plain(word) => return Err(format!("{word} is no payload: quote it, or write hex before it")),
+            Word::Plain(word) => {
+                return Err(format!("{word} is no payload: quote it, or write hex before it"));
+            }
         }
     }
     if half.is_some() { Err("hex has an odd number of digits".to_owned()) } else { Ok(out) }

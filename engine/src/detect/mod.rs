@@ -125,7 +125,8 @@ impl Detectors {
         self.wire.evicted()
             + self.hearsay.evicted()
             + self.plugx.as_ref().map_or(0, PlugxFlow::evicted)
-            + self.allowances.evicted() + self.beacons.as_ref().map_or(0, Beacons::evicted)
+            + self.allowances.evicted()
+            + self.beacons.as_ref().map_or(0, Beacons::evicted)
     }
 
     pub(crate) fn observe(
@@ -237,8 +238,7 @@ fn observe_known(o: &Observation<'_>, outlook: &Outlook<'_>, emit: &mut Vec<Sign
     let set = outlook.indicators;
     match o.kind {
         ObservationKind::Certificate(certificate) if set.has(Kind::Certificate) => {
-            let (sha256, sha1, md5) =
-                (certificate.sha256(), certificate.sha1(), certificate.md5());
+            let (sha256, sha1, md5) = (certificate.sha256(), certificate.sha1(), certificate.md5());
             sighting::observe_certificate(o, outlook, &[&sha256, &sha1, &md5], None, emit);
         }
         ObservationKind::Hello(hello) if set.has(Kind::Ja3) || set.has(Kind::Ja4) => {

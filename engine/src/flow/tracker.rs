@@ -27,6 +27,8 @@ pub use foresight::AHEAD;
 /// Payload that is told at once, and the span of sending after which less is told too.
 const VOLUME_BYTES: u64 = 64 * 1024;
 const VOLUME_NANOS: i64 = 1_000_000_000;
+/// A frame this far behind the latest comes from a clock that was set, not from another socket.
+const NEAR_NANOS: i64 = 1_000_000_000;
 /// Silence of the local end that sets bursts apart.
 const BURST_NANOS: i64 = 1_000_000_000;
 
@@ -47,8 +49,11 @@ pub struct Tracker {
     totals: Totals,
     hasher: RandomState,
     most_flows: usize,
-    /// Time and number of the last frame.
+    /// Latest time of a frame.
     at: i64,
+    /// Time of what is told now: the frame's own, unless that lies far behind.
+    told_at: i64,
+    /// Number of the last frame.
     frame: u64,
 }
 
@@ -79,6 +84,7 @@ impl Tracker {
             // The place number `u32::MAX` means none.
             most_flows: limits.flows.clamp(1, u32::MAX as usize - 1),
             at: i64::MIN,
+            told_at: i64::MIN,
             frame: 0,
         }
     }
@@ -150,8 +156,9 @@ impl Tracker {
 
     /// Takes one frame and tells the observer every fact that it shows.
     ///
-    /// Deadlines up to the frame's time are handled first. A frame from before the last one counts
-    /// as from the time of that.
+    /// Deadlines up to the frame's time are handled first. A frame from a little before the last one,
+    /// as two sockets give them, is told with its own time, so that it is told as in a replay; one from
+    /// further back counts as from the time of that.
     #[inline]
     pub fn observe(
         &mut self,
@@ -162,9 +169,11 @@ impl Tracker {
         self.totals.frames += 1;
         self.totals.bytes += u64::from(frame.wire_len);
         if frame.at_ns >= self.at {
-            self.at = frame.at_ns;
+            (self.at, self.told_at) = (frame.at_ns, frame.at_ns);
         } else {
             self.totals.backward += 1;
+            let is_near = self.at.saturating_sub(frame.at_ns) < NEAR_NANOS;
+            self.told_at = if is_near { frame.at_ns } else { self.at };
         }
         if self.at >= self.next_due() {
             self.handle_timeout(Timestamp::from_nanos(self.at), observer);
@@ -245,7 +254,7 @@ impl Tracker {
         self.table.insert(hash, place);
         self.totals.flows += 1;
         self.totals.live += 1;
-        let (mut teller, flows) = self.teller(self.at, observer);
+        let (mut teller, flows) = self.teller(self.told_at, observer);
         if let Some(entry) = flows.entry_mut(place) {
             if let Some(tcp) = view.tcp.filter(|tcp| tcp.ack)
                 && let Some(toward) = entry.way_of(tuple)
@@ -272,11 +281,12 @@ impl Tracker {
         view: &PacketView<'_>,
         observer: &mut impl FnMut(&Observation<'_>) -> Appetite,
     ) {
-        let at = self.at;
+        let at = self.told_at;
         let (mut teller, flows) = self.teller(at, observer);
         let Some(entry) = flows.entry_mut(place) else { return };
         let Some(mut toward) = entry.way_of(tuple) else { return };
-        entry.last_at = at;
+        entry.last_at = entry.last_at.max(at);
+        entry.first_at = entry.first_at.min(at);
         let length = u64::from(view.ip_payload_len);
         match toward {
             Toward::Local => entry.bytes_in += length,

@@ -3,7 +3,7 @@
 use crate::flow::table::IndexTable;
 use ahash::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 
 /// Slots looked at for one eviction. Bounds the cost of a flood of new keys.
 const SCAN: usize = 64;

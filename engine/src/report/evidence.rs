@@ -61,7 +61,11 @@ pub(super) fn evidence(signal: &Signal) -> Vec<Evidence> {
         SignalKind::Sighting(
             Sighted::Certificate | Sighted::Fingerprint(_) | Sighted::Url | Sighted::UserAgent,
         ) => Evidence::new(
-            if matches!(&signal.kind, SignalKind::Sighting(Sighted::Url)) { "url" } else { "fingerprint" },
+            if matches!(&signal.kind, SignalKind::Sighting(Sighted::Url)) {
+                "url"
+            } else {
+                "fingerprint"
+            },
             [
                 ("of", fingerprint(signal).into()),
                 ("name", signal.name.clone().into()),

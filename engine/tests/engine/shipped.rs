@@ -3,8 +3,8 @@
 use sekisho_engine::cases::{Case, try_case};
 use sekisho_engine::packs::shipped_lists;
 use sekisho_engine::rules::{LIST_DEFAULTS, Rules, RulesBuilder};
-use sekisho_schema::intel::{self, Facts, Observable, ParseObservableError, ReadOptions, Taker};
 use sekisho_schema::Timestamp;
+use sekisho_schema::intel::{self, Facts, Observable, ParseObservableError, ReadOptions, Taker};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -23,10 +23,12 @@ struct Beside {
 }
 
 impl Taker for Values {
-    fn take(&mut self, observable: &Observable<'_>, _: &Facts<'_>) -> Result<(), ParseObservableError> {
-        let asks = |name: &str| {
-            format!("udp 10.0.0.5:5353 > 10.0.0.53:53\n> dns? A {name}\n")
-        };
+    fn take(
+        &mut self,
+        observable: &Observable<'_>,
+        _: &Facts<'_>,
+    ) -> Result<(), ParseObservableError> {
+        let asks = |name: &str| format!("udp 10.0.0.5:5353 > 10.0.0.53:53\n> dns? A {name}\n");
         let opens = |end: String| format!("tcp 10.0.0.5:41000 > {end}\n");
         let (value, beside) = match observable {
             Observable::Address(address) => (
@@ -64,7 +66,15 @@ fn rules() -> Rules {
 
 fn case(packets: String) -> Case {
     let name = "shipped indicators".to_owned();
-    Case { name, expect: Vec::new(), frame: None, grade: None, indicators: None, at: Some(AT), packets }
+    Case {
+        name,
+        expect: Vec::new(),
+        frame: None,
+        grade: None,
+        indicators: None,
+        at: Some(AT),
+        packets,
+    }
 }
 
 fn told(packets: String) -> BTreeSet<String> {
@@ -97,7 +107,13 @@ fn every_shipped_indicator_is_found_on_the_wire_and_its_neighbour_is_not() {
             chunk.iter().map(|(value, _)| *value).filter(|value| !found.contains(*value)).collect();
         // The more exact statement is told: an address with a port before the address, a name before
         // the name above it; each of these has its own line elsewhere in the lists.
-        assert!(lacking.is_empty(), "{} of {}: {:?}", lacking.len(), chunk.len(), &lacking[..lacking.len().min(20)]);
+        assert!(
+            lacking.is_empty(),
+            "{} of {}: {:?}",
+            lacking.len(),
+            chunk.len(),
+            &lacking[..lacking.len().min(20)]
+        );
         for value in told(misses) {
             assert!(known.contains(value.as_str()), "{value}");
         }

@@ -350,7 +350,7 @@ mod tests {
     /// Law: lanes change nothing, whatever the length.
     #[test]
     fn a_tag_is_the_same_block_by_block_and_in_lanes() {
-        let bytes: Vec<u8> = (0..700_u32).map(|n| (n * n >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..700_u32).map(|n| ((n * n) >> 3) as u8).collect();
         for len in 0..bytes.len() {
             let (mut one, mut four) =
                 (super::Ghash::new([0x5A; 16]), super::Ghash::new([0x5A; 16]));

@@ -192,8 +192,9 @@ impl Tracker {
         if let Some(gathered) = self.fragments.expired(deadline) {
             // What it shows is told as of the deadline, however late that is noticed.
             let now = std::mem::replace(&mut self.at, deadline);
+            let told_at = std::mem::replace(&mut self.told_at, deadline);
             self.give_up(gathered, Unparsed::FragmentExpired, observer);
-            self.at = now;
+            (self.at, self.told_at) = (now, told_at);
         }
     }
 
@@ -236,7 +237,7 @@ impl Tracker {
         unread: bool,
         observer: &mut O,
     ) -> bool {
-        let at = self.at;
+        let at = self.told_at;
         let tuple = tuple(view, depth);
         let Some(place) = self.flow_of(&tuple, self.hash(&tuple)) else { return false };
         let (mut teller, flows) = self.teller(at, observer);
@@ -248,7 +249,7 @@ impl Tracker {
             Toward::Remote => entry.bytes_out += length,
         }
         if !view.fragment {
-            entry.last_at = at;
+            entry.last_at = entry.last_at.max(at);
         }
         if unread {
             let whole = PacketView { fragment: false, ..*view };

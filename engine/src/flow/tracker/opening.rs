@@ -50,7 +50,7 @@ impl Tracker {
             flags |= if on { bit } else { 0 };
         }
         let tuple = if source_is_local { *tuple } else { tuple.reversed() };
-        Opening { tuple, flags, at: self.at }
+        Opening { tuple, flags, at: self.told_at }
     }
 }
 
