@@ -1,5 +1,6 @@
 //! Feeds become a compiled set, which counts only as it was compiled and sealed, and replaces
 //! another piece by piece.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use sekisho_agent::rules::{
     Compilation, ListOptions, LoadRulesError, PIECES, ReplaceRulesError, Replacement, RuleSources,
@@ -119,7 +120,7 @@ fn a_replacement_that_lost_most_is_refused_unless_told_and_the_old_set_stays() {
     let list = dir.path().join("feed.txt");
     let names = |many: usize| (0..many).map(|n| format!("n{n}.example\n")).collect::<String>();
     fs::write(&list, names(100)).unwrap();
-    let loaded = load_rules(&[], &[list.clone()], Local::Installed);
+    let loaded = load_rules(&[], std::slice::from_ref(&list), Local::Installed);
     let mut set = loaded.rules.indicators;
     let begin = |accept| Replacement::begin(sources(&list), &loaded.counts, accept);
     for few in [names(0), names(49)] {
@@ -147,7 +148,7 @@ fn a_source_that_changes_in_between_ends_the_replacement_and_what_stays_is_found
     let names =
         |from: usize| (from..from + 200).map(|n| format!("n{n}.example\n")).collect::<String>();
     fs::write(&list, names(0)).unwrap();
-    let loaded = load_rules(&[], &[list.clone()], Local::Installed);
+    let loaded = load_rules(&[], std::slice::from_ref(&list), Local::Installed);
     let mut set = loaded.rules.indicators;
     fs::write(&list, names(100)).unwrap();
     let mut replacement = Replacement::begin(sources(&list), &loaded.counts, false).unwrap();
@@ -195,7 +196,7 @@ fn a_million_indicators_are_replaced_with_at_most_three_tenths_more_memory() {
     };
     let list = PathBuf::from(list);
     let base = memory("VmRSS:");
-    let loaded = load_rules(&[], &[list.clone()], Local::Installed);
+    let loaded = load_rules(&[], std::slice::from_ref(&list), Local::Installed);
     let counts: SourceCounts = loaded.counts;
     let mut set = loaded.rules.indicators;
     assert!(set.counts().total() >= 1_000_000);

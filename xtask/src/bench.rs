@@ -190,10 +190,7 @@ pub(crate) fn indicators(folder: &str, arguments: &[&str]) -> Result<(), Failure
     println!(
         "  cost per packet    {ratio:>7.2} times that of 1,000 each (median of {ratios:.2?}; at most {bound})"
     );
-    if seconds > START_SECONDS
-        || resident > RESIDENT_MB
-        || ratio > bound
-        || bytes > INDICATOR_BYTES
+    if seconds > START_SECONDS || resident > RESIDENT_MB || ratio > bound || bytes > INDICATOR_BYTES
     {
         Err("a bound was passed".to_owned())
     } else {

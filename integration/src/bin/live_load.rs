@@ -313,13 +313,8 @@ fn paths(row: &Row) -> Vec<(f64, f64)> {
     (0..5).map(|_| path(row)).collect()
 }
 
-fn preload(list: &str) {
-    let row = row();
-    let _sink = helper(&row.server, &["sink", "0.0.0.0:5001"]);
-    let _echo = helper(&row.server, &["echo", "0.0.0.0:5002"]);
-    let wanted = std::fs::read_to_string(list).expect("a list");
-    let known =
-        wanted.lines().find(|line| line.contains('.')).expect("an address").trim().to_owned();
+/// Counts at the server what arrives for an address that only it knows.
+fn watch(row: &Row, known: &str) {
     for words in [
         "nft add table inet watch",
         "nft add counter inet watch seen",
@@ -330,28 +325,42 @@ fn preload(list: &str) {
     row.server.run(&format!("nft add rule inet watch arrive ip daddr {known} counter name seen"));
     row.server.ip(&format!("route add local {known}/32 dev lo"));
     row.gateway.ip(&format!("route add {known}/32 via {SERVER}"));
-    let arrived = || {
-        let text = row.server.run("nft -j list counter inet watch seen");
-        let json: Value = serde_json::from_str(&text).unwrap();
-        json["nftables"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find_map(|object| object["counter"]["packets"].as_u64())
-            .unwrap()
-    };
-    let knock = || {
-        let socket = "exec 3<>/dev/udp/".to_owned()
-            + &known
-            + "/443; for n in $(seq 100); do echo known >&3; done";
-        let _sent = row.client.command("bash").args(["-c", &socket]).output();
-        let _tried = row
-            .client
-            .command("timeout")
-            .args(["1", "bash", "-c", &format!("</dev/tcp/{known}/443")])
-            .output();
-        std::thread::sleep(Duration::from_millis(300));
-    };
+}
+
+fn arrived(row: &Row) -> u64 {
+    let text = row.server.run("nft -j list counter inet watch seen");
+    let json: Value = serde_json::from_str(&text).unwrap();
+    json["nftables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|object| object["counter"]["packets"].as_u64())
+        .unwrap()
+}
+
+/// Tries to speak to an address by datagrams and by a connection.
+fn knock(row: &Row, known: &str) {
+    let socket = "exec 3<>/dev/udp/".to_owned()
+        + known
+        + "/443; for n in $(seq 100); do echo known >&3; done";
+    let _sent = row.client.command("bash").args(["-c", &socket]).output();
+    let _tried = row
+        .client
+        .command("timeout")
+        .args(["1", "bash", "-c", &format!("</dev/tcp/{known}/443")])
+        .output();
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+fn preload(list: &str) {
+    let row = row();
+    let _sink = helper(&row.server, &["sink", "0.0.0.0:5001"]);
+    let _echo = helper(&row.server, &["echo", "0.0.0.0:5002"]);
+    let wanted = std::fs::read_to_string(list).expect("a list");
+    let known =
+        wanted.lines().find(|line| line.contains('.')).expect("an address").trim().to_owned();
+    watch(&row, &known);
+    let (arrived, knock) = (|| arrived(&row), || knock(&row, &known));
     knock();
     let control = arrived();
     assert!(control >= 50, "control: packets to {known} arrive while nothing holds it: {control}");
