@@ -181,10 +181,10 @@ fn a_policy_with_an_unknown_key_and_a_malformed_list_stop_the_replay_before_it_b
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     three_lines(&output, &["4:1", "moode"]);
     let list = dir.path().join("feed.txt");
-    std::fs::write(&list, "203.0.113.9\n203.0.113.0/24\n").unwrap();
+    std::fs::write(&list, "203.0.113.9\n203.0.113.0/240\n").unwrap();
     let output = sekisho(&["replay", "--rules", list.to_str().unwrap(), capture.to_str().unwrap()]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
-    three_lines(&output, &["feed.txt:2", "203.0.113.0/24"]);
+    three_lines(&output, &["feed.txt:2", "203.0.113.0/240"]);
 }
 
 const POLICY: &str = r#"

@@ -76,8 +76,8 @@ fn truncated_and_corrupted_captures_are_told_and_lose_nothing_before_the_fault()
     assert_three_lines("a truncated capture", &output, 2);
     assert_eq!(
         findings(&events(&output.stdout), "plugx.tcp").len(),
-        1,
-        "what came before the fault must have been judged"
+        2,
+        "the implant and its theft: what came before the fault must have been judged"
     );
 
     for (name, content) in [

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Most that a million indicators of each kind may cost per packet, as a multiple of a thousand.
 const INDICATOR_RATIO: f64 = 1.1;
 /// The same where a few short runs beside other load are all there is: pairs differ by a fifth.
-const INDICATOR_RATIO_SHORT: f64 = 1.3;
+const INDICATOR_RATIO_SHORT: f64 = 1.5;
 /// Most bytes for an indicator, on average over as many addresses as names.
 const INDICATOR_BYTES: f64 = 40.0;
 /// Most seconds from start to ready with a million indicators of each kind.

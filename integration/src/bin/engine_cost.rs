@@ -1,6 +1,6 @@
 //! Nanoseconds a packet of each stage of the engine, over frames that lie in memory.
 //!
-//! `engine-cost CAPTURE [LIST…] [--flows MOST] [--runs N] [--json]`: reads the capture once, then times decoding alone,
+//! `engine-cost CAPTURE [LIST…] [--flows MOST] [--runs N] [--tell-all] [--json]`: reads the capture once, then times decoding alone,
 //! decoding and flows, and the whole engine with the shipped packs and the lists, frame by frame and looking ahead. Each
 //! stage includes the ones before it; the best run is shown. With `--json` also what was found, and the memory it took.
 #![allow(
@@ -19,7 +19,7 @@ use sekisho_engine::{Engine, EngineConfig, Input, Limits, Output};
 use sekisho_schema::pack::RulePack;
 use sekisho_schema::policy::default_inside;
 use sekisho_schema::sealed::Local;
-use sekisho_schema::{Body, Timestamp, Verified};
+use sekisho_schema::{Body, Span, Timestamp, Verified};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -85,8 +85,8 @@ fn indicator_bytes(engine: &Engine) -> f64 {
 /// What a run of the whole engine told.
 #[derive(Default)]
 struct Told {
-    /// Flows (by their inside end) with the indicator that was seen in them.
-    planted: BTreeSet<(String, String)>,
+    /// Flows (by their inside end) with the indicator that was seen in them, by where it was seen.
+    seen: BTreeMap<String, BTreeSet<(String, String)>>,
     detectors: BTreeMap<String, u64>,
     most_live: u64,
 }
@@ -98,7 +98,9 @@ impl Told {
         if finding.detector.starts_with("indicator.") {
             let value = finding.indicator.map(|known| known.value).unwrap_or_default();
             let local = finding.flow.map(|flow| flow.local.to_string()).unwrap_or_default();
-            self.planted.insert((local, value));
+            let place = finding.evidence.first().and_then(|piece| piece.facts.get("seen_in"));
+            let place = place.and_then(Value::as_str).unwrap_or("address").to_owned();
+            self.seen.entry(place).or_default().insert((local, value));
         }
         *self.detectors.entry(finding.detector).or_default() += 1;
     }
@@ -153,7 +155,8 @@ struct Options {
 
 impl Options {
     fn read() -> Self {
-        let usage = "usage: engine-cost CAPTURE [LIST…] [--flows MOST] [--runs N] [--json]";
+        let usage =
+            "usage: engine-cost CAPTURE [LIST…] [--flows MOST] [--runs N] [--tell-all] [--json]";
         let (mut words, mut rest) = (std::env::args().skip(1), Vec::new());
         let mut options = Self {
             capture: String::new(),
@@ -168,6 +171,8 @@ impl Options {
                 "--flows" => options.limits.flows = number(),
                 "--json" => options.json = true,
                 "--runs" => options.runs = number(),
+                // Every flow is told, also when the same was told of the same host and remote before.
+                "--tell-all" => options.limits.repeat_after = Span::ZERO,
                 _ => rest.push(word),
             }
         }
@@ -212,7 +217,7 @@ fn main() {
             "flows": engine.totals().flows,
             "most_live": told.most_live,
             "grown": grown,
-            "planted": told.planted.len(),
+            "seen": told.seen.iter().map(|(place, flows)| (place.clone(), flows.len().into())).collect::<serde_json::Map<_, Value>>(),
             "detectors": told.detectors,
             "evicted": summary.evicted,
             "indicator_bytes": indicator_bytes(&engine),
