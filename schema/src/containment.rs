@@ -31,12 +31,61 @@ pub enum Scope {
     Host,
     /// An inside host, seen from a gateway: address or MAC.
     Internal(String),
+    /// A network device, taken down: nothing passes it any more, whatever sends.
+    Link(String),
     /// Everything but loopback, neighbour discovery and the exemptions; the inside too.
     ManagementOnly,
 }
 
+/// How a scope is held. What is less than a cut is for one destination only.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Measure {
+    /// Nothing of it leaves.
+    #[default]
+    Cut,
+    /// Nothing of it leaves, and its processes stand still (cgroup v2 freezer); for workloads.
+    Freeze,
+    /// It is counted and leaves.
+    Observe,
+    /// So many bytes leave yet, then nothing.
+    Quota {
+        /// Bytes of IP packets, from the moment the kernel holds it.
+        bytes: u64,
+    },
+    /// It leaves slowly.
+    Throttle {
+        /// Bytes of IP packets within a second.
+        bytes_per_second: u64,
+    },
+}
+
+impl Measure {
+    /// Whether this is the plain cut.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        matches!(self, Self::Cut)
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut => f.write_str("cut"),
+            Self::Freeze => f.write_str("cut and frozen"),
+            Self::Observe => f.write_str("observed"),
+            Self::Quota { bytes } => write!(f, "cut after {bytes} bytes"),
+            Self::Throttle { bytes_per_second } => {
+                write!(f, "throttled to {bytes_per_second} bytes/s")
+            }
+        }
+    }
+}
+
 impl Scope {
-    /// The step of the ladder of responses that this scope stands on (containment.md, section 7).
+    /// The step of the ladder of responses on which a cut of this scope stands (containment.md, section 7).
     #[must_use]
     pub const fn level(&self) -> u8 {
         match self {
@@ -44,6 +93,30 @@ impl Scope {
             Self::Cgroup(_) | Self::Container(_) | Self::Internal(_) => 4,
             Self::Host => 5,
             Self::ManagementOnly => 6,
+            Self::Link(_) => 7,
+        }
+    }
+
+    /// The step of the ladder on which this scope stands when it is held so.
+    #[must_use]
+    pub const fn level_of(&self, measure: Measure) -> u8 {
+        match measure {
+            Measure::Observe => 0,
+            Measure::Throttle { .. } => 1,
+            Measure::Quota { .. } => 2,
+            Measure::Cut | Measure::Freeze => self.level(),
+        }
+    }
+
+    /// Whether this scope can be held so.
+    #[must_use]
+    pub const fn takes(&self, measure: Measure) -> bool {
+        match measure {
+            Measure::Cut => true,
+            Measure::Freeze => matches!(self, Self::Cgroup(_) | Self::Container(_)),
+            Measure::Observe | Measure::Quota { .. } | Measure::Throttle { .. } => {
+                matches!(self, Self::Destination(_))
+            }
         }
     }
 }
@@ -56,6 +129,7 @@ impl fmt::Display for Scope {
             Self::Destination(address) => write!(f, "dest:{address}"),
             Self::Host => f.write_str("host"),
             Self::Internal(host) => write!(f, "internal:{host}"),
+            Self::Link(device) => write!(f, "link:{device}"),
             Self::ManagementOnly => f.write_str("management-only"),
         }
     }
@@ -64,7 +138,7 @@ impl fmt::Display for Scope {
 /// Why a text names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "\"{0}\" is not a scope: dest:ADDR, cgroup:PATH, container:ID, host, management-only, internal:ADDR or internal:MAC"
+    "\"{0}\" is not a scope: dest:ADDR, cgroup:PATH, container:ID, host, management-only, internal:ADDR, internal:MAC or link:DEVICE"
 )]
 pub struct ParseScopeError(String);
 
@@ -97,6 +171,10 @@ impl FromStr for Scope {
                 }
             }
             "internal" => Ok(Self::Internal(value.to_owned())),
+            // IFNAMSIZ is 16 with its final zero; the loopback is never taken down.
+            "link" if value.len() < 16 && value != "lo" && !value.contains(['/', ' ']) => {
+                Ok(Self::Link(value.to_owned()))
+            }
             _ => Err(refuse()),
         }
     }
@@ -125,8 +203,14 @@ pub struct Containment {
     pub level: u8,
     /// When it began.
     pub since: Timestamp,
-    /// When the kernel lets go by itself.
+    /// When the lease ends.
     pub until: Timestamp,
+    /// How it is held.
+    #[serde(default, skip_serializing_if = "Measure::is_cut")]
+    pub measure: Measure,
+    /// While it is on trial: when the kernel lets go by itself unless somebody confirms it before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_until: Option<Timestamp>,
     /// Detector or person behind it, for people.
     pub cause: String,
     /// Finding that led to it, when one did.
@@ -136,10 +220,16 @@ pub struct Containment {
 }
 
 impl Containment {
-    /// What is left of the lease at `now`; zero when it is over.
+    /// When the kernel lets go by itself: the end of the lease, or of the trial before it.
+    #[must_use]
+    pub fn held_until(&self) -> Timestamp {
+        self.trial_until.map_or(self.until, |trial| trial.min(self.until))
+    }
+
+    /// How long the kernel shall hold it yet at `now`; zero when it is over.
     #[must_use]
     pub fn remaining(&self, now: Timestamp) -> Span {
-        self.until.since(now).max(Span::ZERO)
+        self.held_until().since(now).max(Span::ZERO)
     }
 }
 
@@ -197,6 +287,12 @@ pub struct Receipt {
     pub proof: Proof,
     /// What this host cannot cut.
     pub coverage: Coverage,
+    /// What the scope was found to be when it was cut, in words: cgroup ids, addresses, MACs, devices, namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target: Vec<String>,
+    /// What this level does not close for this scope, in words for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<String>,
 }
 
 #[cfg(test)]
@@ -213,6 +309,7 @@ mod tests {
             "host",
             "management-only",
             "internal:10.0.0.9",
+            "link:eth0",
         ] {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
@@ -227,6 +324,8 @@ mod tests {
             "cgroup:/",
             "container:",
             "internal:",
+            "link:",
+            "link:lo",
             "dest:0.0.0.0",
             "dest:::",
             "all",

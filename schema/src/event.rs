@@ -92,6 +92,16 @@ pub struct DrillReport {
     pub passed: bool,
     /// One sentence.
     pub detail: String,
+    /// Who or what began it: a person, or `schedule`.
+    pub by: Option<String>,
+    /// First packet of the rehearsed intruder to the match, in nanoseconds.
+    pub time_to_detect_ns: Option<i64>,
+    /// The deciding frame to the kernel's acknowledgement, in nanoseconds.
+    pub time_to_contain_ns: Option<i64>,
+    /// Bytes of the rehearsed theft that left after the match.
+    pub leaked_bytes: u64,
+    /// What was checked, by name: `ok`, or what was amiss.
+    pub checks: BTreeMap<String, String>,
 }
 
 /// Loss of sight or of records.
@@ -136,7 +146,7 @@ pub struct Release {
     pub containment: ContainmentId,
     /// What it had cut.
     pub scope: Scope,
-    /// `expired`, `exempt`, `order`, `break-glass` or `failed`.
+    /// `expired`, `trial` (nobody confirmed it), `escalated`, `exempt`, `order`, `break-glass` or `failed`.
     pub cause: String,
     /// Who released it; `null` when the lease ended.
     pub by: Option<String>,

@@ -17,7 +17,7 @@ pub mod sealed;
 pub mod time;
 
 pub use containment::{
-    Containment, ContainmentId, ContainmentSet, Coverage, Proof, Receipt, Scope,
+    Containment, ContainmentId, ContainmentSet, Coverage, Measure, Proof, Receipt, Scope,
 };
 pub use event::{Body, Envelope, Record};
 pub use finding::{

@@ -1,7 +1,7 @@
 //! A person's word: contain this, release that.
 
-use crate::containment::{ContainmentId, Scope};
-use crate::time::Span;
+use crate::containment::{ContainmentId, Measure, Scope};
+use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// An order of a person, with a name and a reason behind it.
@@ -25,6 +25,14 @@ pub enum Command {
         scope: Scope,
         /// For how long.
         lease: Span,
+        /// How to hold it.
+        #[serde(default, skip_serializing_if = "Measure::is_cut")]
+        measure: Measure,
+    },
+    /// A cut that is on trial shall hold for its whole lease.
+    Confirm {
+        /// Which one.
+        containment: ContainmentId,
     },
     /// End a containment before its lease ends.
     Release {
@@ -33,4 +41,18 @@ pub enum Command {
         /// Whether the guard on opening was broken on purpose.
         break_glass: bool,
     },
+}
+
+/// An order on its way from the centre to one host: sealed by the operators who give it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dispatch {
+    /// Name of the host that it is for, as in events.
+    pub host: String,
+    /// What is ordered.
+    pub order: Order,
+    /// Drawn at random by who seals it: an order is carried out once.
+    pub nonce: String,
+    /// When it was given.
+    pub at: Timestamp,
 }

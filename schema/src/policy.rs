@@ -3,6 +3,7 @@
 //! A policy is TOML. [`RawPolicy`] is what a person writes, unknown keys refused; [`Policy`]
 //! is what has been checked and may be used.
 
+use crate::containment::Measure;
 use crate::finding::Grade;
 use crate::net::Transport;
 use crate::time::{Span, Timestamp};
@@ -63,6 +64,18 @@ pub struct RawPolicy {
     /// Indicators that the operator declares good; above every list.
     #[serde(default)]
     pub allow: Vec<String>,
+    /// How a cut of the host begins.
+    #[serde(default)]
+    pub trial: Trial,
+    /// When an actor that tries other ways is cut at a higher level.
+    #[serde(default)]
+    pub escalation: Escalation,
+    /// Names under containment.
+    #[serde(default)]
+    pub names: Names,
+    /// Rehearsals that shall take place.
+    #[serde(default)]
+    pub drill: Vec<DrillPlan>,
     /// Who owns the decision.
     pub duty: Duty,
 }
@@ -75,11 +88,114 @@ pub struct DecideRule {
     pub detector: String,
     /// The least grade that the line is for.
     pub grade: Grade,
-    /// Step of the ladder: 0 record, 3 cut destination, 5 cut host, 6 all but management.
+    /// Step of the ladder: 0 record, 1 throttle, 2 quota, 3 cut destination, 4 cut the workload, 5 cut host, 6 all but management.
     pub level: u8,
     /// How long the kernel holds the cut.
     #[serde(default = "default_lease")]
     pub lease: Span,
+    /// With level 1: bytes a second that still leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// With level 2: bytes that still leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// With level 4: whether the processes stand still too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub freeze: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// How a cut of the host begins: on trial, until somebody has seen that it does no harm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Trial {
+    /// How long the kernel holds a cut of level 5 or 6 that nobody confirmed; zero: no trial.
+    pub lasts: Span,
+    /// Who confirms.
+    pub confirm: Confirm,
+    /// What a trial does at its end when the collector can't be reached.
+    pub on_lost_collector: OnLostCollector,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        // containment.md, section 8.
+        Self {
+            lasts: Span::from_secs(120),
+            confirm: Confirm::Collector,
+            on_lost_collector: OnLostCollector::Release,
+        }
+    }
+}
+
+/// Who confirms a cut that is on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confirm {
+    /// The collector, by taking the receipt over a connection that the cut leaves open.
+    Collector,
+    /// The agent's own proof: cut proven and exemptions ok.
+    Proof,
+}
+
+/// What becomes of a trial that ends while the collector can't be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLostCollector {
+    /// It is confirmed by the agent's own proof.
+    Hold,
+    /// The kernel lets go.
+    Release,
+}
+
+/// When a contained actor that tries other ways is cut at a higher level.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Escalation {
+    /// The highest level it may reach by itself; 0: no escalation.
+    pub up_to: u8,
+    /// Further malicious findings of the same actor while it is contained, to other destinations.
+    pub after: u32,
+    /// Within which time.
+    pub within: Span,
+}
+
+impl Default for Escalation {
+    fn default() -> Self {
+        Self { up_to: 0, after: 2, within: Span::from_secs(600) }
+    }
+}
+
+/// Whom a contained inside host may still ask for names, seen from a gateway; and any host under `management-only`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Names {
+    /// Resolvers by address; none: no names.
+    pub resolvers: Vec<std::net::IpAddr>,
+    /// Questions within a second.
+    pub questions_per_second: u32,
+    /// Bytes of the longest first label that passes: tunnels need long ones (63 is DNS's own bound, RFC 1035, section 2.3.4).
+    pub longest_label: u8,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { resolvers: Vec::new(), questions_per_second: 5, longest_label: 32 }
+    }
+}
+
+/// A rehearsal that shall take place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DrillPlan {
+    /// Its name: a file of `rules/drills`.
+    pub name: String,
+    /// How often at least; later is overdue, and that is a finding.
+    pub every: Span,
 }
 
 /// How much may be contained automatically; a person's order is not bound by it.
@@ -88,13 +204,15 @@ pub struct DecideRule {
 pub struct Budget {
     /// Containments of level 5 and above that may begin within any hour.
     pub host_cuts_per_hour: u32,
-    /// Containments of level 3 and 4 that may begin within any hour.
+    /// Containments of levels 1 to 4 that may begin within any hour.
     pub destination_cuts_per_hour: u32,
+    /// Containments of level 5 and above that may begin within any hour in the whole group, as far as the collector tells.
+    pub group_host_cuts_per_hour: u32,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { host_cuts_per_hour: 1, destination_cuts_per_hour: 20 }
+        Self { host_cuts_per_hour: 1, destination_cuts_per_hour: 20, group_host_cuts_per_hour: 3 }
     }
 }
 
@@ -110,6 +228,9 @@ pub struct Allowance {
     pub learn_for: Span,
     /// Destinations approved by a person: addresses, networks or registered names.
     pub approved: Vec<String>,
+    /// Whether the kernel itself stops what goes beyond `per-destination-bytes`, in mode `enforce`: the bound
+    /// then holds with the agent slow or dead. Names that are approved count by the addresses they had when asked.
+    pub in_kernel: bool,
 }
 
 impl Default for Allowance {
@@ -119,6 +240,7 @@ impl Default for Allowance {
             per_host_day_bytes: 50_000_000,
             learn_for: Span::from_hours(24),
             approved: Vec::new(),
+            in_kernel: false,
         }
     }
 }
@@ -232,6 +354,14 @@ pub struct Policy {
     pub allowance: Allowance,
     /// Indicators declared good.
     pub allow: Vec<String>,
+    /// How a cut of the host begins.
+    pub trial: Trial,
+    /// When an actor that tries other ways is cut at a higher level.
+    pub escalation: Escalation,
+    /// Names under containment.
+    pub names: Names,
+    /// Rehearsals that shall take place.
+    pub drill: Vec<DrillPlan>,
     /// Who owns the decision.
     pub duty: Duty,
     /// When the policy expires; a policy that has expired stays in force and is reported as frozen.
@@ -274,6 +404,20 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, (Strin
     })
 }
 
+impl DecideRule {
+    /// How the scope of this line's level is held; `None` for a mere record.
+    #[must_use]
+    pub const fn measure(&self) -> Option<Measure> {
+        match (self.level, self.bytes_per_second, self.quota_bytes) {
+            (0, ..) => None,
+            (1, Some(bytes_per_second), _) => Some(Measure::Throttle { bytes_per_second }),
+            (2, _, Some(bytes)) => Some(Measure::Quota { bytes }),
+            (4, ..) if self.freeze => Some(Measure::Freeze),
+            _ => Some(Measure::Cut),
+        }
+    }
+}
+
 impl Policy {
     /// Reads a policy from TOML and checks its sense.
     ///
@@ -307,10 +451,33 @@ impl Policy {
             }
         }
         for rule in &raw.decide {
-            if !matches!(rule.level, 0 | 3 | 5 | 6) {
+            if rule.level > 6 {
                 return refuse(format!(
-                    "decide for \"{}\": level {} is not available; levels are 0 (record), 3 (destination), 5 (host), 6 (all but management)",
+                    "decide for \"{}\": level {} is not for a policy; levels are 0 (record), 1 (throttle), 2 (quota), 3 (destination), 4 (workload), 5 (host), 6 (all but management); 7 (link) is for a person's order",
                     rule.detector, rule.level
+                ));
+            }
+            for (key, given, level) in [
+                ("bytes-per-second", rule.bytes_per_second.is_some(), 1),
+                ("quota-bytes", rule.quota_bytes.is_some(), 2),
+            ] {
+                if given != (rule.level == level) {
+                    return refuse(format!(
+                        "decide for \"{}\": {key} and level {level} belong together",
+                        rule.detector
+                    ));
+                }
+            }
+            if rule.bytes_per_second == Some(0) || rule.quota_bytes == Some(0) {
+                return refuse(format!(
+                    "decide for \"{}\": nothing at all is level 3, not a throttle or quota of 0",
+                    rule.detector
+                ));
+            }
+            if rule.freeze && rule.level != 4 {
+                return refuse(format!(
+                    "decide for \"{}\": freeze belongs to level 4",
+                    rule.detector
                 ));
             }
             if rule.level > 0
@@ -320,6 +487,25 @@ impl Policy {
                     "decide for \"{}\": lease {} is outside 1s to 30d",
                     rule.detector, rule.lease
                 ));
+            }
+        }
+        if raw.trial.lasts != Span::ZERO
+            && !(Span::from_secs(10)..=Span::from_secs(3600)).contains(&raw.trial.lasts)
+        {
+            return refuse(format!(
+                "trial.lasts is {}: a trial takes 10s to 1h, or 0s for none",
+                raw.trial.lasts
+            ));
+        }
+        if raw.escalation.up_to > 6 || raw.escalation.after == 0 {
+            return refuse("escalation: up-to is 0 (none) to 6, after is at least 1".to_owned());
+        }
+        if raw.names.longest_label > 63 {
+            return refuse("names.longest-label is above 63, which is DNS's own bound".to_owned());
+        }
+        for drill in &raw.drill {
+            if drill.name.trim().is_empty() || drill.every < Span::from_hours(1) {
+                return refuse("drill: needs a name, and takes place at most every 1h".to_owned());
             }
         }
         let exempt = raw.exempt.into_iter().map(build_exemption).collect::<Result<Vec<_>, _>>()?;
@@ -332,6 +518,10 @@ impl Policy {
             exempt,
             allowance: raw.allowance,
             allow: raw.allow,
+            trial: raw.trial,
+            escalation: raw.escalation,
+            names: raw.names,
+            drill: raw.drill,
             duty: raw.duty,
             expires: None,
         })
@@ -345,6 +535,9 @@ impl Policy {
             grade,
             level,
             lease: default_lease(),
+            bytes_per_second: None,
+            quota_bytes: None,
+            freeze: false,
         };
         Self {
             version: 0,
@@ -360,6 +553,10 @@ impl Policy {
             exempt: Vec::new(),
             allowance: Allowance::default(),
             allow: Vec::new(),
+            trial: Trial::default(),
+            escalation: Escalation::default(),
+            names: Names::default(),
+            drill: Vec::new(),
             duty: Duty {
                 group: "unassigned".to_owned(),
                 owner: "nobody yet".to_owned(),

@@ -24,6 +24,7 @@ pub(super) fn run(args: ContainArgs, console: &mut Console<'_>) -> Result<Outcom
         scope: args.scope,
         lease: args.lease,
         reason: said("--reason", args.reason)?,
+        measure: sekisho_schema::Measure::Cut,
     };
     order(&args.config, &request, console)
 }

@@ -271,6 +271,8 @@ fn cut_try(enforcer: &mut Enforcer) -> Try {
         cause: "doctor".to_owned(),
         finding: None,
         by: None,
+        measure: sekisho_schema::Measure::Cut,
+        trial_until: None,
     };
     let set = ContainmentSet {
         generation: 1,

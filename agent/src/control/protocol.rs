@@ -1,7 +1,7 @@
 //! What is said over the control socket: one JSON object a line, one answer for each request.
 
 use sekisho_schema::policy::Mode;
-use sekisho_schema::{Containment, ContainmentId, Envelope, Receipt, Scope, Span, Timestamp};
+use sekisho_schema::{Containment, ContainmentId, Envelope, Measure, Receipt, Scope, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -17,6 +17,9 @@ pub enum Request {
         lease: Span,
         /// Why, in the person's words.
         reason: String,
+        /// How to hold it.
+        #[serde(default, skip_serializing_if = "Measure::is_cut")]
+        measure: Measure,
     },
     /// What this host can see and cut.
     Coverage,

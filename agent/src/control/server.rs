@@ -134,10 +134,10 @@ async fn answer(request: Request, by: &str, serving: &dyn Serving, journal: &Pat
         Request::Findings { limit } => {
             findings(journal.to_owned(), limit.clamp(1, MAX_FINDINGS)).await
         }
-        Request::Contain { scope, lease, reason } => {
+        Request::Contain { scope, lease, reason, measure } => {
             order(
                 serving,
-                Order { what: Command::Contain { scope, lease }, by: by.to_owned(), reason },
+                Order { what: Command::Contain { scope, lease, measure }, by: by.to_owned(), reason },
             )
             .await
         }

@@ -253,6 +253,8 @@ impl Cut {
             sockets_destroyed: 0,
             proof: Proof::default(),
             coverage: self.coverage.clone(),
+            target: Vec::new(),
+            open: Vec::new(),
         }
     }
 

@@ -385,6 +385,8 @@ impl Judge {
                     cause: "held by the kernel before this start".to_owned(),
                     finding: None,
                     by: None,
+                    measure: sekisho_schema::Measure::Cut,
+                    trial_until: None,
                 },
             });
         }

@@ -160,7 +160,7 @@ impl Cell {
             }
             Scope::Host => (Slot::ArmedHost, Slot::ArmedHostDevice),
             Scope::ManagementOnly => (Slot::ArmedManagement, Slot::ArmedManagementDevice),
-            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) => return Vec::new(),
+            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_) => return Vec::new(),
         };
         let mut cells = vec![Self::new(families, &[IPV4]), Self::new(families, &[IPV6])];
         for device in devices {

@@ -48,7 +48,7 @@ impl Plan {
     pub fn refusal(&self, scope: &Scope) -> Option<Refusal> {
         let address = match scope {
             Scope::Host | Scope::ManagementOnly => return None,
-            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) => {
+            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_) => {
                 return Some(Refusal::Unsupported);
             }
             Scope::Destination(address) => address.to_canonical(),
@@ -112,7 +112,7 @@ pub fn is_cut(
         Scope::Destination(address) => address.to_canonical() == remote.ip().to_canonical(),
         Scope::Host => !plan.is_inside(remote.ip()),
         Scope::ManagementOnly => true,
-        Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) => false,
+        Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_) => false,
     }
 }
 

@@ -54,6 +54,8 @@ pub(crate) fn contain(id: &str, scope: &str, secs: i64) -> Containment {
         cause: "test".to_owned(),
         finding: None,
         by: None,
+        measure: sekisho_schema::Measure::Cut,
+        trial_until: None,
     }
 }
 

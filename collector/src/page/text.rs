@@ -64,6 +64,7 @@ pub fn scope(scope: &Scope) -> String {
         Scope::Destination(address) => format!("traffic to {address}"),
         Scope::Host => "all external egress of the host".to_owned(),
         Scope::Internal(host) => format!("egress of the inside host {}", visible(host)),
+        Scope::Link(device) => format!("everything through the device {}", visible(device)),
         Scope::ManagementOnly => "everything but management".to_owned(),
     }
 }
@@ -144,6 +145,8 @@ mod tests {
             cause: String::new(),
             finding: None,
             by: None,
+            measure: sekisho_schema::Measure::Cut,
+            trial_until: None,
         };
         assert_eq!(
             release_command(&named("c-0123456789ab")).unwrap(),

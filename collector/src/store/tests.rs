@@ -309,6 +309,8 @@ fn containment(id: &str, since: Timestamp, until: Timestamp) -> Containment {
         cause: "plugx.tcp".into(),
         finding: None,
         by: None,
+        measure: sekisho_schema::Measure::Cut,
+        trial_until: None,
     }
 }
 

@@ -44,7 +44,7 @@ impl Leaks {
                     Scope::Host | Scope::ManagementOnly => true,
                     Scope::Internal(host) => host.parse() == Ok(local),
                     // A packet does not say which program sent it.
-                    Scope::Cgroup(_) | Scope::Container(_) => false,
+                    Scope::Cgroup(_) | Scope::Container(_) | Scope::Link(_) => false,
                 }
         };
         for held in active.filter(escaped) {

@@ -1,6 +1,6 @@
 //! The ledger: the containments that are active, their leases, and their generation.
 
-use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Scope, Span, Timestamp};
+use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Measure, Scope, Span, Timestamp};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ pub(crate) struct Cut {
     pub(crate) cause: String,
     pub(crate) finding: Option<String>,
     pub(crate) by: Option<String>,
+    pub(crate) measure: Measure,
 }
 
 /// Active containments and those that the mode withheld.
@@ -82,13 +83,15 @@ impl Ledger {
         let id = self.name(&cut.scope, cut.since);
         let containment = Containment {
             id: id.clone(),
-            level: cut.scope.level(),
+            level: cut.scope.level_of(cut.measure),
             scope: cut.scope,
             since: cut.since,
             until: cut.since.after(cut.lease),
             cause: cut.cause,
             finding: cut.finding,
             by: cut.by,
+            measure: cut.measure,
+            trial_until: None,
         };
         self.set.containments.insert(id.clone(), containment.clone());
         self.turn();
@@ -206,7 +209,15 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_nanos(1_780_000_000_000_000_000);
 
     fn cut(scope: Scope, lease: Span) -> Cut {
-        Cut { scope, since: NOW, lease, cause: "plugx.tcp".into(), finding: None, by: None }
+        Cut {
+            scope,
+            since: NOW,
+            lease,
+            cause: "plugx.tcp".into(),
+            finding: None,
+            by: None,
+            measure: Measure::Cut,
+        }
     }
 
     fn destination() -> Scope {

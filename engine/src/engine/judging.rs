@@ -6,7 +6,7 @@ use crate::detect::Signal;
 use crate::judge::decide::{Circumstances, decide};
 use crate::judge::{Decision, Proposal, assess};
 use crate::report::{Author, Outcome, compose, finding_name};
-use sekisho_schema::{Body, Containment, Grade, Reason, Scope, Timestamp};
+use sekisho_schema::{Body, Containment, Grade, Measure, Reason, Scope, Timestamp};
 
 impl Engine {
     pub(super) fn judge_signals(&mut self) {
@@ -106,6 +106,7 @@ impl Engine {
             cause: detector.to_owned(),
             finding: Some(finding.to_owned()),
             by: None,
+            measure: Measure::Cut,
         })
     }
 }

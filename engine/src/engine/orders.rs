@@ -5,7 +5,7 @@ use crate::contain::Cut;
 use crate::judge::decide::withholding;
 use sekisho_schema::event::{PolicyChange, Release};
 use sekisho_schema::order::{Command, Order};
-use sekisho_schema::{Body, ContainmentId, Reason, Scope, Span, Timestamp, Verified};
+use sekisho_schema::{Body, ContainmentId, Measure, Reason, Scope, Span, Timestamp, Verified};
 
 const LEASES: std::ops::RangeInclusive<Span> = Span::from_secs(1)..=Span::from_hours(24 * 30);
 
@@ -82,7 +82,10 @@ impl Engine {
         self.handle_timeout(at);
         let Order { what, by, reason } = order.into_inner();
         let answer = match what {
-            Command::Contain { scope, lease } => self.order_cut(scope, lease, &by, &reason, at),
+            Command::Contain { scope, lease, measure } => {
+                self.order_cut(scope, lease, measure, &by, &reason, at)
+            }
+            Command::Confirm { containment } => Err(OrderRefused::Unknown(containment)),
             Command::Release { containment, break_glass } => {
                 self.order_release(containment, break_glass, &by, &reason, at)
             }
@@ -103,6 +106,7 @@ impl Engine {
         &mut self,
         scope: Scope,
         lease: Span,
+        measure: Measure,
         by: &str,
         reason: &str,
         at: Timestamp,
@@ -126,6 +130,7 @@ impl Engine {
                     cause: reason.to_owned(),
                     finding: None,
                     by: Some(by.to_owned()),
+                    measure,
                 })
             }
         };
@@ -137,7 +142,10 @@ impl Engine {
 
     fn check_cut(&self, scope: &Scope, lease: Span) -> Result<(), OrderRefused> {
         let scope = scope.clone();
-        if matches!(scope, Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_)) {
+        if matches!(
+            scope,
+            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_)
+        ) {
             return Err(OrderRefused::Unsupported { scope });
         }
         if !LEASES.contains(&lease) {

@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_whole_again_after_an_hour() {
-        let limit = policy::Budget { host_cuts_per_hour: 1, destination_cuts_per_hour: 2 };
+        let limit = policy::Budget { host_cuts_per_hour: 1, destination_cuts_per_hour: 2, group_host_cuts_per_hour: 3 };
         let start = Timestamp::from_nanos(1_780_000_000_000_000_000);
         let mut budget = Budget::default();
         assert!(budget.allows(&Scope::Host, &limit, start));
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_budget_of_nothing_allows_nothing() {
-        let limit = policy::Budget { host_cuts_per_hour: 0, destination_cuts_per_hour: 0 };
+        let limit = policy::Budget { host_cuts_per_hour: 0, destination_cuts_per_hour: 0, group_host_cuts_per_hour: 0 };
         assert!(!Budget::default().allows(&Scope::Host, &limit, Timestamp::EPOCH));
     }
 }

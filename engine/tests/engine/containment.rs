@@ -22,7 +22,11 @@ fn order(what: Command) -> Verified<Order> {
 }
 
 fn cut(scope: &str, lease: Span) -> Verified<Order> {
-    order(Command::Contain { scope: scope.parse().unwrap(), lease })
+    order(Command::Contain {
+        scope: scope.parse().unwrap(),
+        lease,
+        measure: sekisho_schema::Measure::Cut,
+    })
 }
 
 #[test]
@@ -351,6 +355,8 @@ fn what_the_kernel_was_found_to_hold_is_adopted() {
         cause: "indicator.ip".to_owned(),
         finding: None,
         by: None,
+        measure: sekisho_schema::Measure::Cut,
+        trial_until: None,
     };
     let found = vec![
         held("c-000000000001", "dest:203.0.113.9", after(7200)),
@@ -394,6 +400,8 @@ fn packets_that_escape_are_counted_and_a_failed_cut_is_said_aloud() {
         sockets_destroyed: 0,
         proof: Default::default(),
         coverage: Vec::new(),
+        target: Vec::new(),
+        open: Vec::new(),
     };
     bench.input(Input::Receipt(Box::new(receipt), after(5)));
     let last: Vec<_> = bench.records().map(|(_, body)| body.clone()).collect();

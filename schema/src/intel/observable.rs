@@ -233,10 +233,15 @@ impl<'a> Observable<'a> {
                 Err(_) => Err(ParseObservableError::Shape),
             };
         }
-        if colon && let Some(known) = parse_address(text) {
+        if colon
+            && !slash
+            && let Some(known) = parse_address(text)
+        {
             return known;
         }
-        if slash && let Ok(network) = text.parse::<IpNet>() {
+        if slash
+            && text.starts_with(|sign: char| sign.is_ascii_hexdigit() || sign == ':')
+            && let Ok(network) = text.parse::<IpNet>() {
             return network_of(network);
         }
         if !colon
@@ -437,6 +442,43 @@ fn domain(text: &str, exact: bool) -> Result<Observable<'_>, ParseObservableErro
     }
 }
 
+/// What four decimal numbers with dots between them stand for, if that is an address to look for.
+pub(super) fn plain_v4<'a>(text: &[u8]) -> Option<Observable<'a>> {
+    let (mut bits, mut octet, mut digits, mut octets) = (0_u32, 0_u32, 0_u32, 1);
+    if text.len() > "255.255.255.255".len() {
+        return None;
+    }
+    for byte in text {
+        if *byte == b'.' {
+            if digits == 0 || octet > 255 {
+                return None;
+            }
+            (bits, octet, digits, octets) = (bits << 8 | octet, 0, 0, octets + 1);
+        } else {
+            let digit = u32::from(byte.wrapping_sub(b'0'));
+            // A number that begins with zero may be meant in base eight.
+            if digit > 9 || (digits > 0 && octet == 0) || digits == 3 {
+                return None;
+            }
+            (octet, digits) = (octet * 10 + digit, digits + 1);
+        }
+    }
+    if octets != 4 || digits == 0 || octet > 255 {
+        return None;
+    }
+    let address = Ipv4Addr::from_bits(bits << 8 | octet);
+    routable(address.into()).ok().map(Observable::Address)
+}
+
+/// The name that a text of so many labels stands for, which [`check_name`] would find right and in
+/// lower case, if that is a name to look for.
+pub(super) fn plain_name(text: &str, labels: usize) -> Option<Observable<'_>> {
+    if text.len() > LONGEST_NAME || (labels == 2 && is_registry(text)) {
+        return None;
+    }
+    Some(Observable::Domain { name: Cow::Borrowed(text), exact: false })
+}
+
 /// How many labels a name has.
 pub(super) fn check_name(text: &str) -> Result<usize, ParseObservableError> {
     if text.is_empty() || text.len() > LONGEST_NAME {
@@ -521,15 +563,17 @@ pub fn refang(text: &str) -> Cow<'_, str> {
         ("[://]", "://"),
         ("[/]", "/"),
     ];
-    let is_meow = |at: usize| {
-        text.get(at..).is_some_and(|rest| {
-            ["hxxp", "hXXp", "HXXP", "meow"].iter().any(|known| rest.starts_with(known))
+    // A scheme and not the beginning of a name.
+    let is_meow = ["hxxp", "hXXp", "HXXP", "meow"].iter().any(|known| {
+        text.strip_prefix(known).is_some_and(|rest| {
+            let rest = rest.strip_prefix(['s', 'S']).unwrap_or(rest);
+            rest.starts_with([':', '[', '('])
         })
-    };
+    });
     // An IPv6 address in brackets is nobody's disguise.
     let marked =
         text.bytes().any(|byte| matches!(byte, b'[' | b'(' | b'{')) && !text.starts_with('[');
-    if !marked && !is_meow(0) {
+    if !marked && !is_meow {
         return Cow::Borrowed(text);
     }
     let mut plain = text.to_owned();
@@ -540,7 +584,7 @@ pub fn refang(text: &str) -> Cow<'_, str> {
             }
         }
     }
-    if is_meow(0) {
+    if is_meow {
         plain = match plain.get(4..) {
             Some(rest) => format!("http{rest}"),
             None => plain,
@@ -632,6 +676,8 @@ mod tests {
             ("c2(dot)example", "c2.example"),
             ("[2001:db8::1]:443", "[2001:db8::1]:443"),
             ("c2.example", "c2.example"),
+            ("meow.example", "meow.example"),
+            ("hxxp.example/x", "hxxp.example/x"),
         ] {
             assert_eq!(refang(text), plain);
         }

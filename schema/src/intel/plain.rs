@@ -1,7 +1,85 @@
 //! One value a line; `#` begins a comment; the form of a hosts file is understood.
 
 use super::entry::Facts;
+use super::observable::{Observable, plain_name, plain_v4};
 use super::report::{Hint, Intake, Offer};
+
+const DIGIT: u8 = 1;
+const LETTER: u8 = 2;
+const DOT: u8 = 4;
+const OTHER: u8 = 8;
+
+/// What each byte can be part of.
+const CLASSES: [u8; 256] = {
+    let mut classes = [OTHER; 256];
+    let mut at = 0;
+    while at < classes.len() {
+        #[allow(clippy::indexing_slicing, reason = "the bound of the loop; const code has no `get_mut`")]
+        {
+            classes[at] = match at as u8 {
+                b'0'..=b'9' => DIGIT,
+                b'a'..=b'z' | b'-' | b'_' => LETTER,
+                b'.' => DOT,
+                _ => OTHER,
+            };
+        }
+        at += 1;
+    }
+    classes
+};
+
+/// What the first line of a text is, as far as one look at each byte can tell.
+pub(super) struct Quick<'a> {
+    /// The line without its end.
+    pub(super) line: &'a str,
+    /// What follows it.
+    pub(super) rest: &'a str,
+    /// The address or name in lower case that the line is, and nothing beside; `None` says that it
+    /// has to be read with more care, not that it is neither.
+    pub(super) read: Option<Observable<'a>>,
+}
+
+/// Reads the first line. Lists are mostly addresses and names: these take no second look.
+pub(super) fn quick(text: &str) -> Quick<'_> {
+    let mut seen = 0;
+    // Of the label that is read, and of the names' labels so far.
+    let (mut len, mut longest, mut dots, mut gap, mut of_label) = (0_usize, 0, 0_usize, false, 0);
+    let mut end = text.len();
+    for (at, byte) in text.bytes().enumerate() {
+        let class = CLASSES.get(usize::from(byte)).copied().unwrap_or(OTHER);
+        if class == OTHER {
+            if byte == b'\n' {
+                end = at;
+            } else {
+                let end = text.get(at..).and_then(|rest| rest.find('\n')).map(|more| at + more);
+                let (line, rest) = cut(text, end.unwrap_or(text.len()));
+                return Quick { line, rest, read: None };
+            }
+            break;
+        }
+        seen |= class;
+        let is_dot = class == DOT;
+        gap |= is_dot & (len == 0);
+        dots += usize::from(is_dot);
+        len = if is_dot { 0 } else { len + 1 };
+        of_label = if is_dot { 0 } else { of_label | class };
+        longest = longest.max(len);
+    }
+    let (line, rest) = cut(text, end);
+    let read = if seen == DIGIT | DOT {
+        plain_v4(line.as_bytes())
+    } else if gap || len == 0 || longest > 63 || of_label == DIGIT || dots == 0 {
+        None
+    } else {
+        plain_name(line, dots + 1)
+    };
+    Quick { line, rest, read }
+}
+
+/// A line and what follows its end.
+fn cut(text: &str, end: usize) -> (&str, &str) {
+    (text.get(..end).unwrap_or(text), text.get(end + 1..).unwrap_or_default())
+}
 
 pub(super) fn line(number: u32, text: &str, intake: &mut Intake<'_>) {
     let value = value_of(text);

@@ -1,9 +1,10 @@
 //! Takes bytes as they come, finds out their format, and hands lines or a whole document on.
 
 use super::csv::Csv;
-use super::entry::{Id, Taker};
+use super::entry::{Facts, Id, Taker};
 use super::observable::{Kind, ParseObservableError};
-use super::report::{Intake, Report};
+use super::plain::Quick;
+use super::report::{Hint, Intake, Offer, Report};
 use super::suricata::Rules;
 use super::zeek::Zeek;
 use super::{dataset, misp, plain, stix};
@@ -303,6 +304,7 @@ impl<'t> Reader<'t> {
     /// Reads lines, each with its end.
     fn lines(&mut self, bytes: &[u8]) -> Result<(), ReadIntelError> {
         match std::str::from_utf8(bytes) {
+            Ok(text) if self.is_quick() => return self.plain_lines(text),
             Ok(text) => {
                 for line in text.split_terminator('\n') {
                     self.text(line);
@@ -314,6 +316,30 @@ impl<'t> Reader<'t> {
                     self.one(line)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether lines are values that show what they are.
+    fn is_quick(&self) -> bool {
+        matches!(self.state, State::Lines(Lines::Plain)) && self.intake.options.kind.is_none()
+    }
+
+    /// Reads lines of a plain list, each with its end.
+    fn plain_lines(&mut self, text: &str) -> Result<(), ReadIntelError> {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let Quick { line, rest: others, read } = plain::quick(rest);
+            rest = others;
+            match read {
+                Some(read) => {
+                    self.line = self.line.saturating_add(1);
+                    let facts = Facts::of_line(self.line);
+                    self.intake.offer_observable(read, &Offer::new(line, Hint::Any, facts));
+                }
+                None => self.text(line),
+            }
+            self.check()?;
         }
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Judge {
         let covered = self.engine.held().containments.values().any(|held| match held.scope {
             Scope::Destination(address) => destination(frame.bytes) == Some(address.to_canonical()),
             Scope::Host | Scope::ManagementOnly => true,
-            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) => false,
+            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_) => false,
         });
         if !covered {
             self.frame(frame);

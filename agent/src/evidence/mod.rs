@@ -1,0 +1,1 @@
+//! What was on the wire before and at a match, kept for people.
