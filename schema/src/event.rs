@@ -47,6 +47,8 @@ pub enum Body {
     Coverage(CoverageReport),
     /// A rehearsal ended.
     Drill(DrillReport),
+    /// Frames and processes kept for a finding.
+    Evidence(Box<EvidenceFile>),
     /// Something to look at.
     Finding(Box<Finding>),
     /// Sight or records were lost.
@@ -102,6 +104,46 @@ pub struct DrillReport {
     pub leaked_bytes: u64,
     /// What was checked, by name: `ok`, or what was amiss.
     pub checks: BTreeMap<String, String>,
+}
+
+/// Frames and processes kept for a finding: a pcapng file on the host, and who was behind the flow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceFile {
+    /// The finding.
+    pub finding: String,
+    /// The containment that it led to; `null` when nothing was cut.
+    pub containment: Option<ContainmentId>,
+    /// Name of the file in the agent's directory of evidence.
+    pub file: String,
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Frames in it: about the remote end, before and at the match.
+    pub frames: u64,
+    /// Frames between the oldest and the newest that were too many for it.
+    pub left_out: u64,
+    /// Time of its first frame; `null` when no frame was kept.
+    pub first_at: Option<Timestamp>,
+    /// Time of its last frame.
+    pub last_at: Option<Timestamp>,
+    /// The process behind the flow, then its parents.
+    pub processes: Vec<Ancestor>,
+}
+
+/// A process behind a flow, or one of its parents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// Process id.
+    pub pid: i32,
+    /// The kernel's name of it, at most 15 bytes.
+    pub name: String,
+    /// Path of the executable, when readable.
+    pub exe: Option<String>,
+    /// Its arguments, at most 512 bytes.
+    pub command: String,
+    /// The user it runs as.
+    pub uid: Option<u32>,
 }
 
 /// Loss of sight or of records.

@@ -133,6 +133,14 @@ impl Timeline {
             Body::Coverage(coverage) => {
                 writeln!(out, "{at}  not covered: {}", coverage.uncovered.join(", "))
             }
+            Body::Evidence(file) => writeln!(
+                out,
+                "{at}  evidence of {}: {} frames, {} processes, in {}",
+                file.finding,
+                file.frames,
+                file.processes.len(),
+                file.file
+            ),
             Body::Drill(drill) => writeln!(out, "{at}  drill {}: {}", drill.name, drill.detail),
             Body::Summary(_) => Ok(()),
         }

@@ -42,6 +42,10 @@ pub struct Config {
     pub preloaded: usize,
     /// Bytes of the journal.
     pub journal_cap: u64,
+    /// Bytes of memory for the last frames seen; 0 for none.
+    pub evidence_ring: usize,
+    /// Bytes of the files of evidence.
+    pub evidence_cap: u64,
 }
 
 /// Where events go and policies come from.
@@ -90,6 +94,10 @@ impl Config {
         if journal_mib == 0 {
             return Err("limits.journal-mib is 0: a journal needs at least 1 MiB".to_owned());
         }
+        let evidence_mib = raw.evidence.ring_mib.unwrap_or(32);
+        if evidence_mib > 1024 {
+            return Err(format!("evidence.ring-mib is {evidence_mib}, expected 0 to 1024"));
+        }
         let default = Limits::default();
         let limits = Limits {
             flows: bounded("flows", raw.limits.flows, default.flows)?,
@@ -119,6 +127,8 @@ impl Config {
             limits,
             preloaded: raw.limits.preloaded.unwrap_or(1_000_000),
             journal_cap: journal_mib << 20,
+            evidence_ring: evidence_mib << 20,
+            evidence_cap: raw.evidence.keep_mib.unwrap_or(256) << 20,
             state,
         })
     }
@@ -127,6 +137,12 @@ impl Config {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.run.join("agent.sock")
+    }
+
+    /// The directory of evidence.
+    #[must_use]
+    pub fn evidence_dir(&self) -> PathBuf {
+        self.state.join("evidence")
     }
 
     /// The journal's directory.

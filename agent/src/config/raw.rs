@@ -56,8 +56,20 @@ pub struct RawConfig {
     pub geo: RawGeo,
     /// Prometheus metrics.
     pub metrics: RawMetrics,
+    /// Frames kept for findings.
+    pub evidence: RawEvidence,
     /// Bounds of the engine's tables and of the journal.
     pub limits: RawLimits,
+}
+
+/// `[evidence]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawEvidence {
+    /// MiB of memory for the last frames seen, 0 (none are kept) to 1024. Default: 32.
+    pub ring_mib: Option<usize>,
+    /// MiB of files; the oldest go first. Default: 256.
+    pub keep_mib: Option<u64>,
 }
 
 /// `[capture]`
@@ -191,6 +203,8 @@ impl RawConfig {
         overlay!(self, other, geo.database);
         overlay!(self, other, metrics.listen);
         overlay!(self, other, metrics.enabled);
+        overlay!(self, other, evidence.ring_mib);
+        overlay!(self, other, evidence.keep_mib);
         overlay!(self, other, limits.flows);
         overlay!(self, other, limits.names);
         overlay!(self, other, limits.heads);

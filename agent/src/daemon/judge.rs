@@ -11,8 +11,10 @@ use super::warden::Warden;
 use super::{Drifted, Message};
 use crate::chain::causes;
 use crate::clock;
+use crate::config::Config;
 use crate::control::{Answer, InterfaceStatus, OrderRequest};
 use crate::enforce::{Enforcer, Plan, Sockets};
+use crate::evidence::{Freeze, Recent, Store, tree};
 use crate::host::geoip::Places;
 use crate::host::owner::owner;
 use crate::journal::JournalHandle;
@@ -24,7 +26,8 @@ use sekisho_schema::event::{Gap, PolicyChange};
 use sekisho_schema::policy::Mode;
 use sekisho_schema::sealed::Local;
 use sekisho_schema::{
-    Body, Containment, FlowKey, Policy, Process, Receipt, Record, Span, Timestamp, Verified,
+    Action, Body, Containment, Finding, FlowKey, Policy, Process, Receipt, Record, Span, Timestamp,
+    Verified,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -35,6 +38,10 @@ const REARM_AFTER: Span = Span::from_secs(10);
 /// Time within each second that may go into asking who owns the flows of findings that cut nothing:
 /// a flood of findings must not keep the frames behind it waiting.
 const ASKING: Duration = Duration::from_millis(5);
+/// Bytes of frames that are frozen for a finding.
+const FROZEN_BYTES: usize = 4 << 20;
+/// Findings within each second for which frames are frozen: looking through the rings takes milliseconds.
+const FREEZES: u32 = 4;
 
 /// Facts of this host that a ruleset depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +72,12 @@ pub(super) struct Judge {
     pub(super) realtime: String,
     pub(super) policy_origin: &'static str,
     pub(super) reload: Option<Reload>,
+    /// Whether the frames that come are those that can decide: they are remembered longer.
+    pub(super) early: bool,
+    recent: Option<Recent>,
+    evidence: Option<Store>,
+    /// Since when, and how often, frames were frozen.
+    frozen: (Instant, u32),
     cut: Option<Cut>,
     known: Known,
     board: Board,
@@ -103,6 +116,10 @@ impl Judge {
             realtime: String::new(),
             policy_origin,
             reload: None,
+            early: true,
+            recent: None,
+            evidence: None,
+            frozen: (Instant::now(), 0),
             cut: None,
             known: Known::default(),
             board: Board::default(),
@@ -116,12 +133,33 @@ impl Judge {
         }
     }
 
+    /// Remembers the last frames from now on, and keeps those about a finding.
+    pub(super) fn keep_evidence(&mut self, config: &Config) {
+        if config.evidence_ring == 0 {
+            return;
+        }
+        let inbox = self.shared.inbox.clone();
+        let tell = move |record| inbox.send(Message::Record(Box::new(record)));
+        match Store::spawn(config.evidence_dir(), config.evidence_cap, tell) {
+            Ok(store) => {
+                self.evidence = Some(store);
+                self.recent = Some(Recent::new(config.evidence_ring));
+            }
+            Err(error) => {
+                tracing::error!(%error, state = "findings are told without frames", "no thread for evidence");
+            }
+        }
+    }
+
     /// Judges a frame; what it decides is in the kernel when this returns.
     pub(super) fn frame(&mut self, frame: Frame<'_>) {
         let at = Timestamp::from_nanos(frame.at_ns);
         if self.engine.poll_timeout().is_some_and(|due| due <= at) {
             self.engine.handle_timeout(at);
             self.drain();
+        }
+        if let Some(recent) = &mut self.recent {
+            recent.push(&frame, self.early);
         }
         self.engine.handle(Input::Frame(frame));
         self.drain();
@@ -173,6 +211,7 @@ impl Judge {
                     finding.place = self.places.place(key.remote.ip());
                 }
                 tracing::warn!(detector = %finding.detector, finding = %finding.id, action = ?finding.decision.action, "finding");
+                self.freeze(finding);
             }
             self.write_down(record);
         }
@@ -187,6 +226,38 @@ impl Judge {
             }
         }
         self.stale = true;
+    }
+
+    /// Freezes the frames about the remote end of a finding that cut, or would have.
+    fn freeze(&mut self, finding: &Finding) {
+        let decided = matches!(finding.decision.action, Action::Contain | Action::Withhold);
+        let (Some(recent), Some(store)) = (&self.recent, &self.evidence) else { return };
+        let Some(flow) = finding.flow.as_ref().filter(|_| decided) else { return };
+        let now = Instant::now();
+        if now.duration_since(self.frozen.0) >= Duration::from_secs(1) {
+            self.frozen = (now, 0);
+        }
+        if self.frozen.1 >= FREEZES {
+            return;
+        }
+        self.frozen.1 += 1;
+        let kept = store.keep(Freeze {
+            finding: finding.id.clone(),
+            containment: finding.decision.containment.clone(),
+            explanation: finding.explanation.clone(),
+            matched_at: finding.matched_at,
+            selection: recent.about(flow.key().remote.ip(), FROZEN_BYTES),
+            processes: finding
+                .process
+                .as_ref()
+                .map(|process| tree(process.pid))
+                .unwrap_or_default(),
+        });
+        if !kept {
+            let detail =
+                format!("the frames of finding {} were not kept: too many wait", finding.id);
+            self.gap("evidence", 1, detail);
+        }
     }
 
     fn owner_of(&mut self, flow: &FlowKey, known: Option<&(FlowKey, Process)>) -> Option<Process> {

@@ -362,6 +362,7 @@ impl Beginning<'_> {
         let mut judge =
             Judge::new(engine, constant, ground, Arc::clone(&shared), journal, places, origin);
         judge.tell_indicators(&counts, total);
+        judge.keep_evidence(config);
         let (inbox, metrics) = (shared.inbox.clone(), Arc::clone(&shared.metrics));
         judge.reload = Reload::spawn(sources, counts, inbox, metrics)
             .inspect_err(|error| tracing::error!(%error, state = "rules are as they are until a restart", "no thread for reloads"))

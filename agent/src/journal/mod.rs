@@ -35,6 +35,7 @@ pub const fn is_first_class(body: &Body) -> bool {
         | Body::Gap(_)
         | Body::Summary(_) => false,
         Body::Containment(_)
+        | Body::Evidence(_)
         | Body::Finding(_)
         | Body::Mode(_)
         | Body::Policy(_)

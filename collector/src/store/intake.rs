@@ -258,6 +258,7 @@ impl Intake<'_> {
                 Body::Baseline(_)
                 | Body::Coverage(_)
                 | Body::Drill(_)
+                | Body::Evidence(_)
                 | Body::Gap(_)
                 | Body::Mode(_)
                 | Body::Policy(_)
