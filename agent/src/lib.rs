@@ -16,6 +16,7 @@ pub mod host;
 pub mod journal;
 pub mod logging;
 pub mod metrics;
+pub mod preview;
 pub mod rules;
 pub mod state;
 pub mod sync;

@@ -23,6 +23,7 @@ use sekisho_schema::intel::{self, ReadOptions};
 use sekisho_schema::pack::{ParsePackError, RulePack};
 use sekisho_schema::sealed::Local;
 use sekisho_schema::{Timestamp, TrustAnchors, Verified};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,8 +68,17 @@ pub struct LoadedRules {
     pub left_out: Vec<LoadRulesError>,
     /// What each list brought, in the order of the configuration.
     pub lists: Vec<ListReport>,
+    /// What a reload is compared with.
+    pub in_force: InForce,
+}
+
+/// What is in force, as far as new rules are compared with it.
+#[derive(Clone, Debug, Default)]
+pub struct InForce {
     /// Indicators by source; a source that could not be read is named with 0.
     pub counts: SourceCounts,
+    /// Name and version of each compiled set, by its file.
+    pub versions: BTreeMap<PathBuf, (String, u64)>,
 }
 
 /// Where rules come from.
@@ -107,21 +117,23 @@ impl RuleSources {
     #[must_use]
     pub fn load(&self) -> LoadedRules {
         let Collected { builder, left_out, lists } = self.collect(None);
-        let counts = self.counts(&builder, &lists);
-        LoadedRules { rules: builder.build(), left_out, lists, counts }
+        let in_force = self.in_force(&builder, &lists);
+        LoadedRules { rules: builder.build(), left_out, lists, in_force }
     }
 
-    /// Indicators by source, as its reader counted them.
-    fn counts(&self, builder: &RulesBuilder, lists: &[ListReport]) -> SourceCounts {
+    /// What is in force after this was loaded, as its readers counted it.
+    fn in_force(&self, builder: &RulesBuilder, lists: &[ListReport]) -> InForce {
+        let mut versions = BTreeMap::new();
         let mut counts: SourceCounts = builder.pack_counts().collect();
         for (list, path) in lists.iter().zip(self.all_lists()) {
+            versions.extend(list.version.clone().map(|version| (path.clone(), version)));
             match (list.brought, &list.sources) {
                 (None, _) => counts.extend([(path.display().to_string(), 0)]),
                 (Some(_), Some(within)) => counts.extend(within.clone()),
                 (Some(brought), None) => counts.extend([(list.name.clone(), brought)]),
             }
         }
-        counts
+        InForce { counts, versions }
     }
 
     /// The operator's packs and, beside the configured ones, lists that stand where packs do.

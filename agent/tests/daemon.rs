@@ -174,7 +174,7 @@ fn a_cut_from_before_a_restart_in_dry_run_is_told_and_released_and_leaves_no_tab
     let _agent = house.start(Stdio::null());
     assert_eq!(house.scopes(), ["host"], "what the kernel cuts must be told");
     let id = house.status().unwrap()["containments"][0]["containment"]["id"].clone();
-    let released = house.verb(&["release", id.as_str().unwrap(), "--reason", "drill"]);
+    let released = house.verb(&["release", id.as_str().unwrap(), "--reason", "drill", "--break-glass"]);
     assert!(released.status.success(), "{}", String::from_utf8_lossy(&released.stderr));
     wait_for("the end of our tables", || house.ruleset().is_empty().then_some(()));
     assert!(house.scopes().is_empty());

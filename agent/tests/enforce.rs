@@ -484,6 +484,66 @@ fn rules_of_others_are_untouched() {
 }
 
 #[test]
+fn packets_meet_no_list_while_nothing_is_contained_and_every_list_with_the_first_cut() {
+    Lab::run("rest", |lab| {
+        let mut enforcer = Enforcer::open(&lab.plan()).unwrap();
+        let resting = lab.hooks();
+        // The looks for what is known beforehand, and what keeps the kernel ready.
+        assert_eq!(resting.len(), 4, "{resting:#?}");
+        assert_eq!(enforcer.verify(&ContainmentSet::default()).unwrap(), []);
+        let mut other = enforcer.second_hand().unwrap();
+        let set = set_of(1, &[contain("c-000000000001", "dest:203.0.113.2", 60)]);
+        for _ in 0..5 {
+            let _ = other.apply(&set, lab.now()).unwrap();
+            assert!(!lab.reaches("udp4") && !lab.reaches("packet_ip"));
+            assert!(lab.hooks().len() > resting.len());
+            // A hand that knows of no cut changes nothing of it, and one that shall hold nothing lets go.
+            assert!(!enforcer.verify(&ContainmentSet::default()).unwrap().is_empty());
+            assert!(!lab.reaches("udp4"));
+            let _ = enforcer.apply(&set_of(2, &[]), lab.now()).unwrap();
+            assert_eq!(lab.hooks(), resting);
+            assert!(lab.reaches("udp4") && lab.reaches("packet_ip"));
+            assert_eq!(other.verify(&ContainmentSet::default()).unwrap(), []);
+        }
+        // What is held by lists that no packet meets is drift, and a reload mends it.
+        let _ = other.apply(&set, lab.now()).unwrap();
+        assert_eq!(other.verify(&set).unwrap(), []);
+        lab.nft("delete chain inet sekisho output\ndelete chain inet sekisho postrouting");
+        lab.nft("delete chain netdev sekisho dev_h0");
+        assert!(lab.reaches("udp4"));
+        assert!(!other.verify(&set).unwrap().is_empty());
+        other.reload(&lab.plan()).unwrap();
+        assert_eq!(other.verify(&set).unwrap(), []);
+        assert!(!lab.reaches("udp4") && !lab.reaches("packet_ip"));
+    });
+}
+
+#[test]
+fn a_cut_between_two_hands_is_never_held_by_lists_at_rest() {
+    Lab::run("race", |lab| {
+        let mut one = Enforcer::open(&lab.plan()).unwrap();
+        let mut two = one.second_hand().unwrap();
+        let now = lab.now();
+        let cut = set_of(1, &[contain("c-000000000001", "dest:203.0.113.2", 60)]);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _looking = scope.spawn(|| {
+                // The other hand lets the lists rest whenever it finds them empty.
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = two.verify(&ContainmentSet::default());
+                }
+            });
+            for round in 0..300 {
+                let _ = one.apply(&cut, now).unwrap();
+                assert_eq!(lab.hooks().len(), 7, "round {round}: held, and no packet meets it");
+                let _ = one.apply(&set_of(2, &[]), now).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    });
+}
+
+#[test]
 fn a_thousand_containments_go_in_and_out() {
     Lab::run("many", |lab| {
         let mut enforcer = Enforcer::open(&lab.plan()).unwrap();

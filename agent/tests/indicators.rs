@@ -7,7 +7,6 @@ use sekisho_agent::rules::{
     Seal, compile, load_rules,
 };
 use sekisho_engine::detect::indicator_set::{IndicatorSet, Kind};
-use sekisho_engine::rules::SourceCounts;
 use sekisho_schema::sealed::{Local, SigningKey, key_pair};
 use sekisho_schema::{Timestamp, TrustAnchors};
 use std::fmt::Write as _;
@@ -27,9 +26,19 @@ fn anchors(seed: u8) -> TrustAnchors {
 }
 
 fn compiled(dir: &Path, name: &str, list: &str, key: Option<&SigningKey>) -> PathBuf {
+    compiled_as(dir, name, 1, list, key)
+}
+
+fn compiled_as(
+    dir: &Path,
+    name: &str,
+    version: u64,
+    list: &str,
+    key: Option<&SigningKey>,
+) -> PathBuf {
     let (input, out) = (dir.join(format!("{name}.txt")), dir.join(format!("{name}.ski")));
     fs::write(&input, list).unwrap();
-    let set = Compilation { name, version: 1, built_at: NOW, expires: Timestamp::MAX, key };
+    let set = Compilation { name, version, built_at: NOW, expires: Timestamp::MAX, key };
     compile(&[(name.to_owned(), input)], &ListOptions::default(), None, &set, &out).unwrap();
     out
 }
@@ -51,7 +60,7 @@ fn a_compiled_set_counts_as_its_text_did_and_says_who_sealed_it() {
     let told = set.describe(set.by_name("x.c2.example", NOW).unwrap());
     assert_eq!((told.record.source.as_str(), told.rule.as_str()), ("feed", "feed@0#1"));
     assert!(set.by_address("198.51.100.7".parse().unwrap(), NOW).is_some());
-    assert_eq!(loaded.counts["feed"], 3);
+    assert_eq!(loaded.in_force.counts["feed"], 3);
     let unsigned = compiled(dir.path(), "own", list, None);
     let loaded = with_anchors(&unsigned, Some(anchors(1))).load();
     assert_eq!((loaded.left_out.len(), &loaded.lists[0].seal), (0, &Some(Seal::Unsigned)));
@@ -72,7 +81,7 @@ fn a_set_that_was_changed_cut_short_or_sealed_by_a_stranger_is_left_out_and_the_
         let loaded = RuleSources { anchors: Some(anchors(who)), ..sources }.load();
         assert!(loaded.rules.indicators.by_name("d2.example", NOW).is_some());
         assert!(loaded.rules.indicators.by_name("c2.example", NOW).is_none());
-        assert_eq!(loaded.counts[&bad.display().to_string()], 0);
+        assert_eq!(loaded.in_force.counts[&bad.display().to_string()], 0);
         match loaded.left_out.as_slice() {
             [LoadRulesError::Compiled { source, .. }] => source.to_string(),
             other => panic!("{other:?}"),
@@ -122,7 +131,7 @@ fn a_replacement_that_lost_most_is_refused_unless_told_and_the_old_set_stays() {
     fs::write(&list, names(100)).unwrap();
     let loaded = load_rules(&[], std::slice::from_ref(&list), Local::Installed);
     let mut set = loaded.rules.indicators;
-    let begin = |accept| Replacement::begin(sources(&list), &loaded.counts, accept);
+    let begin = |accept| Replacement::begin(sources(&list), &loaded.in_force, accept);
     for few in [names(0), names(49)] {
         fs::write(&list, few).unwrap();
         assert!(matches!(begin(false), Err(ReplaceRulesError::Shrunk(_))));
@@ -142,6 +151,43 @@ fn a_replacement_that_lost_most_is_refused_unless_told_and_the_old_set_stays() {
 }
 
 #[test]
+fn an_older_version_of_the_set_in_force_is_refused_unless_forced_though_its_seal_holds() {
+    let dir = TempDir::new().unwrap();
+    let set = dir.path().join("feed.ski");
+    let put = |name: &str, version: u64, list: &str| {
+        let made = compiled_as(dir.path(), name, version, list, Some(&key(1)));
+        if made != set {
+            fs::rename(made, &set).unwrap();
+        }
+    };
+    let sources = || with_anchors(&set, Some(anchors(1)));
+    put("feed", 7, "c2.example\n");
+    let mut in_force = sources().load().in_force;
+    let mut reload = |force: bool| {
+        let replacement = Replacement::begin(sources(), &in_force, force)?;
+        in_force = replacement.becomes;
+        Ok::<_, ReplaceRulesError>(())
+    };
+    put("feed", 6, "d2.example\n");
+    let refused = reload(false).unwrap_err();
+    assert!(matches!(refused, ReplaceRulesError::Older { found: 6, in_force: 7, .. }), "{refused}");
+    // The same one again and a newer one are no step back, nor is another set in its place.
+    for (name, version) in [("feed", 7), ("feed", 9), ("other", 1)] {
+        put(name, version, "d2.example\n");
+        reload(false).unwrap();
+    }
+    put("feed", 9, "d2.example\n");
+    reload(false).unwrap();
+    put("feed", 8, "d2.example\n");
+    assert!(reload(false).is_err());
+    reload(true).unwrap();
+    // What was forced is what later ones are compared with.
+    reload(false).unwrap();
+    put("feed", 5, "d2.example\n");
+    assert!(reload(false).is_err());
+}
+
+#[test]
 fn a_source_that_changes_in_between_ends_the_replacement_and_what_stays_is_found() {
     let dir = TempDir::new().unwrap();
     let list = dir.path().join("feed.txt");
@@ -151,7 +197,7 @@ fn a_source_that_changes_in_between_ends_the_replacement_and_what_stays_is_found
     let loaded = load_rules(&[], std::slice::from_ref(&list), Local::Installed);
     let mut set = loaded.rules.indicators;
     fs::write(&list, names(100)).unwrap();
-    let mut replacement = Replacement::begin(sources(&list), &loaded.counts, false).unwrap();
+    let mut replacement = Replacement::begin(sources(&list), &loaded.in_force, false).unwrap();
     for _ in 0..PIECES / 2 {
         set.exchange(replacement.next_piece().unwrap().unwrap());
     }
@@ -197,12 +243,12 @@ fn a_million_indicators_are_replaced_with_at_most_three_tenths_more_memory() {
     let list = PathBuf::from(list);
     let base = memory("VmRSS:");
     let loaded = load_rules(&[], std::slice::from_ref(&list), Local::Installed);
-    let counts: SourceCounts = loaded.counts;
+    let in_force = loaded.in_force;
     let mut set = loaded.rules.indicators;
     assert!(set.counts().total() >= 1_000_000);
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let held = memory("VmRSS:");
-    let mut replacement = Replacement::begin(sources(&list), &counts, false).unwrap();
+    let mut replacement = Replacement::begin(sources(&list), &in_force, false).unwrap();
     assert_eq!(replaced(&mut set, &mut replacement), PIECES);
     assert!(set.counts().total() >= 1_000_000);
     let peak = memory("VmHWM:");

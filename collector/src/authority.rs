@@ -62,6 +62,19 @@ pub struct AgentCertificate {
     pub pem: String,
     /// When it ends.
     pub until: Timestamp,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo), in hexadecimal.
+    pub spki: String,
+}
+
+/// What a certificate of an agent says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentShown {
+    /// The agent.
+    pub agent: String,
+    /// SHA-256 of its public key, in hexadecimal.
+    pub spki: String,
+    /// When it ends.
+    pub until: Timestamp,
 }
 
 /// The certificate authority with its key.
@@ -84,7 +97,8 @@ fn params(name: &str, now: Timestamp, life: Span) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = at(now.before(SKEW));
+    // A short life keeps a short past: what is renewed at half of its life would else be due at birth.
+    params.not_before = at(now.before(SKEW.min(Span::from_nanos(life.nanos() / 10))));
     params.not_after = at(now.after(life));
     params
 }
@@ -200,11 +214,12 @@ impl Authority {
         &self,
         request_pem: &str,
         agent: &str,
+        life: Span,
         now: Timestamp,
     ) -> Result<AgentCertificate, AuthorityError> {
         let request = CertificateSigningRequestParams::from_pem(request_pem)
             .map_err(|error| AuthorityError::Request(error.to_string()))?;
-        let mut params = params(agent, now, AGENT_LIFE);
+        let mut params = params(agent, now, life);
         let id = format!("spiffe://{}/agent/{agent}", self.organisation);
         params.subject_alt_names = vec![SanType::URI(
             id.as_str().try_into().map_err(|_| AuthorityError::Name(id.clone()))?,
@@ -213,13 +228,24 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(make)?;
-        Ok(AgentCertificate { pem: certificate.pem(), until: now.after(AGENT_LIFE) })
+        let (_, read) = X509Certificate::from_der(certificate.der()).map_err(make)?;
+        let spki = hex(&Sha256::digest(read.public_key().raw));
+        Ok(AgentCertificate { pem: certificate.pem(), until: now.after(life), spki })
     }
 
     /// The agent that a certificate, already verified against this authority, names.
     #[must_use]
     pub fn agent_of(&self, certificate: &CertificateDer<'_>) -> Option<String> {
+        self.shown(certificate).map(|shown| shown.agent)
+    }
+
+    /// What a certificate, already verified against this authority, says of an agent.
+    #[must_use]
+    pub fn shown(&self, certificate: &CertificateDer<'_>) -> Option<AgentShown> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let spki = hex(&Sha256::digest(certificate.public_key().raw));
+        let until = Timestamp::EPOCH
+            .after(Span::from_secs(certificate.validity().not_after.timestamp()));
         let prefix = format!("spiffe://{}/agent/", self.organisation);
         let names = certificate.subject_alternative_name().ok()??;
         names.value.general_names.iter().find_map(|name| match name {
@@ -228,7 +254,7 @@ impl Authority {
                 .filter(|id| {
                     !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
                 })
-                .map(str::to_owned),
+                .map(|agent| AgentShown { agent: agent.to_owned(), spki: spki.clone(), until }),
             _ => None,
         })
     }
@@ -299,7 +325,7 @@ mod tests {
         wish.is_ca = IsCa::NoCa;
         let request = wish.serialize_request(&key).unwrap().pem().unwrap();
         let issued =
-            authority.issue_agent(&request, "0a1b2c3d-0000-4000-8000-000000000001", NOW).unwrap();
+            authority.issue_agent(&request, "0a1b2c3d-0000-4000-8000-000000000001", AGENT_LIFE, NOW).unwrap();
         let der = CertificateDer::from_pem_slice(issued.pem.as_bytes()).unwrap();
         assert_eq!(authority.agent_of(&der).unwrap(), "0a1b2c3d-0000-4000-8000-000000000001");
         let (_, read) = X509Certificate::from_der(&der).unwrap();
@@ -324,6 +350,7 @@ mod tests {
             authority().issue_agent(
                 "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
                 "0a",
+                AGENT_LIFE,
                 NOW
             ),
             Err(AuthorityError::Request(_))

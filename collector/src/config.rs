@@ -1,6 +1,7 @@
 //! `collector.toml`: as written, and as used. What the command line says wins.
 
 use crate::dir::Dir;
+use sekisho_schema::Span;
 use sekisho_schema::policy::read_toml;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,65 @@ pub struct RawConfig {
     pub page: Option<String>,
     /// Whether the loopback page asks for no password. Default: `false`.
     pub page_open: bool,
+    /// Agents' certificates.
+    pub agents: RawAgents,
+    /// How a person is told.
+    pub notify: Option<RawNotify>,
+    /// What is kept, for how long.
+    pub store: RawStore,
+}
+
+/// `[agents]` as a person writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawAgents {
+    /// Life of an agent's certificate; it is renewed at 50 to 67 % of it. Default: `30d`, at most 90 days.
+    pub certificate: Option<Span>,
+}
+
+/// `[store]` as a person writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawStore {
+    /// How long events and findings are kept. Default: `400d`, at least 7 days.
+    pub keep: Option<Span>,
+    /// How long containments, receipts, orders, notices and rehearsals are kept. Default: `1200d`, at least `keep`.
+    pub keep_cuts: Option<Span>,
+    /// The largest that the database may grow, in bytes; 0 for no bound. Default: 20 GB.
+    pub largest: Option<u64>,
+}
+
+/// `[notify]` as a person writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawNotify {
+    /// Where notices are posted: `https://HOST[:PORT]/PATH`; `http://` to a loopback address only.
+    pub url: String,
+    /// A file with the secret that signs them, 16 bytes or more, for its owner alone.
+    pub secret_file: PathBuf,
+    /// Certificates of the authorities that the receiver may be certified by, PEM. Default: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// After this long without anybody taking a notice on, the deputy is told. Default: `15m`.
+    pub deputy_after: Option<Span>,
+}
+
+/// How a person is told.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// Where notices are posted.
+    pub url: String,
+    /// The secret that signs them.
+    pub secret: Vec<u8>,
+    /// The authorities of the receiver, PEM; empty for plain HTTP on loopback.
+    pub ca: String,
+    /// After this long the deputy is told.
+    pub deputy_after: Span,
+}
+
+impl std::fmt::Debug for Notify {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Notify").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 /// The configuration as used.
@@ -34,6 +94,23 @@ pub struct Config {
     pub page: Option<SocketAddr>,
     /// Whether the loopback page asks for no password.
     pub page_open: bool,
+    /// Life of an agent's certificate.
+    pub agent_life: Span,
+    /// How a person is told; `None` when nobody is.
+    pub notify: Option<Notify>,
+    /// What is kept, for how long.
+    pub keeping: Keeping,
+}
+
+/// What is kept, for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Events, findings.
+    pub events: Span,
+    /// Containments, receipts, orders, notices, rehearsals, faults.
+    pub cuts: Span,
+    /// The largest that the database may grow, in bytes; 0 for no bound.
+    pub largest: u64,
 }
 
 /// Why a configuration is refused.
@@ -62,6 +139,80 @@ pub enum ConfigError {
         "page = \"{0}\" is not a loopback address with a port: without TLS the page may only be shown to this host itself"
     )]
     Page(String),
+    /// A value that makes no sense.
+    #[error("{0}")]
+    Senseless(String),
+}
+
+/// Where systems keep the certificates of authorities (Debian, Red Hat).
+const SYSTEM_CA: [&str; 2] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+/// The least that a secret may hold: 128 bits.
+const LEAST_SECRET: usize = 16;
+
+fn notify(raw: RawNotify) -> Result<Notify, ConfigError> {
+    let refuse = |why: String| ConfigError::Senseless(why);
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    };
+    let uri: hyper::Uri =
+        raw.url.parse().map_err(|error| refuse(format!("notify.url = \"{}\": {error}", raw.url)))?;
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let ca = match uri.scheme_str() {
+        Some("https") => match &raw.ca_file {
+            Some(path) => read(path)?,
+            None => SYSTEM_CA.iter().find_map(|path| std::fs::read_to_string(path).ok()).ok_or_else(
+                || refuse("notify: this system has no certificates of authorities where they are looked for; name a ca-file".to_owned()),
+            )?,
+        },
+        Some("http") if is_loopback => String::new(),
+        _ => {
+            return Err(refuse(format!(
+                "notify.url = \"{}\": https://HOST/PATH, or http:// to a loopback address: notices name hosts and people",
+                raw.url
+            )));
+        }
+    };
+    use std::os::unix::fs::MetadataExt as _;
+    let mode = std::fs::metadata(&raw.secret_file)
+        .map_err(|source| ConfigError::Read { path: raw.secret_file.clone(), source })?
+        .mode();
+    if mode & 0o077 != 0 {
+        return Err(refuse(format!(
+            "notify.secret-file = \"{}\": others may read it (mode {:o}); chmod 600",
+            raw.secret_file.display(),
+            mode & 0o7777
+        )));
+    }
+    let secret = read(&raw.secret_file)?.trim().as_bytes().to_vec();
+    if secret.len() < LEAST_SECRET {
+        return Err(refuse(format!(
+            "notify.secret-file holds {} bytes; a secret has {LEAST_SECRET} or more",
+            secret.len()
+        )));
+    }
+    let deputy_after = raw.deputy_after.unwrap_or(Span::from_secs(15 * 60));
+    Ok(Notify { url: raw.url, secret, ca, deputy_after })
+}
+
+fn bounded(
+    key: &str,
+    value: Option<Span>,
+    default: Span,
+    bounds: std::ops::RangeInclusive<Span>,
+) -> Result<Span, ConfigError> {
+    let value = value.unwrap_or(default);
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::Senseless(format!(
+        "{key} = \"{value}\": it is {} to {}",
+        bounds.start(),
+        bounds.end()
+    )))
 }
 
 impl Config {
@@ -97,7 +248,21 @@ impl Config {
                     .ok_or(ConfigError::Page(page))?,
             )
         };
+        let days = |days: i64| Span::from_hours(24 * days);
+        let ever = days(36_500);
+        let life = bounded(
+            "agents.certificate",
+            file.agents.certificate,
+            days(30),
+            Span::from_secs(10)..=days(90),
+        )?;
+        let events = bounded("store.keep", file.store.keep, days(400), days(7)..=ever)?;
+        let cuts =
+            bounded("store.keep-cuts", file.store.keep_cuts, days(1200).max(events), events..=ever)?;
         Ok(Self {
+            agent_life: life,
+            notify: file.notify.map(notify).transpose()?,
+            keeping: Keeping { events, cuts, largest: file.store.largest.unwrap_or(20_000_000_000) },
             dir: flags.dir.or(file.dir).unwrap_or_else(|| PathBuf::from(Dir::DEFAULT)),
             listen: flags.listen.or(file.listen).unwrap_or_else(|| {
                 SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8443)

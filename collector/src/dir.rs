@@ -1,6 +1,6 @@
 //! The collector's directory: where its keys, its database and the trust anchors lie.
 
-use sekisho_schema::sealed::{TrustAnchors, parse_public};
+use sekisho_schema::sealed::{Operators, TrustAnchors, parse_public};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -91,6 +91,38 @@ impl Dir {
         self.0.join("trust.d")
     }
 
+    /// Public keys of the operators whose orders count, as `NAME.pub` or `NAME.KEY.pub`.
+    #[must_use]
+    pub fn operators_folder(&self) -> PathBuf {
+        self.trust().join("operators")
+    }
+
+    /// Operators by name with the texts of their keys, by the order of their file names.
+    ///
+    /// # Errors
+    /// When the folder or a key in it can't be read: they are used whole or not at all.
+    pub fn operator_texts(&self) -> Result<Vec<(String, String)>, DirError> {
+        let named = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.split('.').next().unwrap_or_default().to_owned()
+        };
+        public_keys(&self.operators_folder())?
+            .into_iter()
+            .map(|path| Ok((named(&path), read_anchor(&path)?)))
+            .collect()
+    }
+
+    /// The operators whose orders count.
+    ///
+    /// # Errors
+    /// When the folder or a key in it can't be read.
+    pub fn operators(&self) -> Result<Operators, DirError> {
+        let texts = self.operator_texts()?;
+        Ok(Operators::new(
+            texts.into_iter().filter_map(|(name, text)| Some((name, parse_public(&text).ok()?))),
+        ))
+    }
+
     /// Makes the directory and `trust.d` in it, for the owner alone.
     ///
     /// # Errors
@@ -111,19 +143,7 @@ impl Dir {
     /// # Errors
     /// When the folder or a key in it can't be read: a set of anchors is used whole or not at all.
     pub fn anchor_texts(&self) -> Result<Vec<String>, DirError> {
-        let folder = self.trust();
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(DirError::Read { path: folder, source }),
-        };
-        let mut files: Vec<PathBuf> = entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|kind| kind == "pub"))
-            .collect();
-        files.sort();
-        files.into_iter().map(|path| read_anchor(&path)).collect()
+        public_keys(&self.trust())?.into_iter().map(|path| read_anchor(&path)).collect()
     }
 
     /// The trust anchors, and how many of them must have sealed a policy.
@@ -138,6 +158,22 @@ impl Dir {
             .collect::<Vec<_>>();
         Ok(TrustAnchors::new(keys, threshold))
     }
+}
+
+/// Files of public keys in a folder, by their names; none when it is not there.
+fn public_keys(folder: &Path) -> Result<Vec<PathBuf>, DirError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(DirError::Read { path: folder.to_owned(), source }),
+    };
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "pub"))
+        .collect();
+    files.sort();
+    Ok(files)
 }
 
 /// Reads one public key file.

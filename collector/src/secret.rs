@@ -90,6 +90,22 @@ pub fn same(left: &[u8], right: &[u8]) -> bool {
     left.iter().zip(right.iter()).fold(0_u8, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
+/// HMAC-SHA256 (RFC 2104), in hexadecimal.
+#[must_use]
+pub fn hmac(key: &[u8], message: &[u8]) -> String {
+    const BLOCK: usize = 64;
+    let short = if key.len() > BLOCK { Sha256::digest(key).to_vec() } else { key.to_vec() };
+    let padded = |with: u8| {
+        let mut block = [with; BLOCK];
+        for (byte, key) in block.iter_mut().zip(&short) {
+            *byte ^= key;
+        }
+        Sha256::new().chain_update(block)
+    };
+    let inner = padded(0x36).chain_update(message).finalize();
+    hex(&padded(0x5c).chain_update(inner).finalize())
+}
+
 fn stretch(password: &str, salt: &str, rounds: u32) -> String {
     let mut state =
         Sha256::new().chain_update(salt.as_bytes()).chain_update(password.as_bytes()).finalize();
@@ -140,6 +156,18 @@ mod tests {
                 && !password_fits(&format!("{password} "), &record)
                 && !password_fits(&password, "sha256i$1$$")
         );
+    }
+
+    #[test]
+    fn the_code_of_a_message_is_that_of_rfc_4231() {
+        // Test cases 1, 2 and 6.
+        for (key, message, code) in [
+            (&[0x0b; 20][..], &b"Hi There"[..], "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
+            (b"Jefe", b"what do ya want for nothing?", "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
+            (&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First", "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"),
+        ] {
+            assert_eq!(hmac(key, message), code);
+        }
     }
 
     #[test]

@@ -5,27 +5,28 @@
 //! called in between. The same inputs give the same outputs.
 
 mod adopting;
+mod holding;
 mod judging;
 mod orders;
+mod workload;
 
 pub use self::orders::OrderRefused;
 
-use crate::contain::{Leak, Leaks, Ledger};
+use crate::contain::{Actors, Leak, Leaks, Ledger};
 use crate::detect::{Approvals, Detectors, Outlook, Signal};
-use crate::flow::{Observation, Perimeter, Totals, Tracker};
+use crate::flow::{Observation, ObservationKind, Perimeter, Totals, Tracker};
 use crate::input::Input;
-use crate::judge::{Budget, Exemptions, Leaving, decide};
-use crate::learn::{Baseline, Destinations};
+use crate::judge::{Approved, Budget, Exemptions, Leaving, decide};
+use crate::learn::{Baseline, Destinations, Ended, FlowEnd};
 use crate::limits::Limits;
 use crate::output::{ContainOrder, Output};
 use crate::report::Recent;
 use crate::rules::Rules;
 use crate::wire::{Frame, Unparsed};
-use sekisho_schema::event::{Gap, Release, Summary};
+use sekisho_schema::event::{Gap, Summary};
 use sekisho_schema::{Body, ContainmentId, ContainmentSet, FlowKey, Mode, Policy, Record};
 use sekisho_schema::{Span, Timestamp, Transport};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hint::black_box;
 use std::net::IpAddr;
 
 const HOUR_NANOS: i64 = 3_600_000_000_000;
@@ -60,8 +61,16 @@ pub struct Engine {
     budget: Budget,
     ledger: Ledger,
     leaks: Leaks,
+    actors: Actors,
+    approved: Approved,
+    /// Whether this agent has a collector.
+    enrolled: bool,
+    /// Whether a kernel was ever spoken of that could hold a cut; in a replay there is none.
+    has_hands: bool,
+    limits: Limits,
     recent: Recent,
     signals: Vec<Signal>,
+    ended: Ended,
     queue: VecDeque<Output>,
     tally: Tally,
     /// When the policy in force is to be reported as frozen.
@@ -113,14 +122,20 @@ impl Engine {
             detectors: Detectors::new(&limits, hash_seed),
             learned: Destinations::new(limits.destinations, hash_seed),
             budget: Budget::default(),
-            ledger: Ledger::new(&host, limits.containments),
+            ledger: Ledger::new(&host, limits.containments, limits.asked_owners),
             leaks: Leaks::default(),
+            actors: Actors::default(),
+            approved: Approved::default(),
+            enrolled: false,
+            has_hands: false,
             recent: Recent::new(&limits, hash_seed),
             signals: Vec::new(),
+            ended: Ended::default(),
             queue: VecDeque::new(),
             tally: Tally::default(),
             frozen_at: None,
             hour_ends: None,
+            limits,
             host,
         }
     }
@@ -147,14 +162,8 @@ impl Engine {
     /// Has the memory fetched that these frames will need: worth calling with up to
     /// [`AHEAD`](crate::flow::AHEAD) frames before they are handled. Changes nothing.
     pub fn foresee(&self, frames: &[Frame<'_>]) {
-        let (set, now) = (&self.rules.indicators, self.now);
-        self.tracker.foresee(frames, &mut |src, dst| {
-            for end in [src, dst] {
-                if !self.perimeter.is_inside(end) {
-                    black_box(set.by_address(end, now));
-                }
-            }
-        });
+        let set = &self.rules.indicators;
+        self.tracker.foresee(frames, &mut |end| set.foresee_address(end));
     }
 
     /// Processes every deadline up to `now`, each at its own time.
@@ -229,6 +238,26 @@ impl Engine {
                 .map(|(t, n)| (t.to_owned(), n))
                 .collect(),
         }
+    }
+
+    /// Remembers flows that end from now on, for [`Engine::take_ended`].
+    pub const fn remember_flows(&mut self) {
+        self.ended.want();
+    }
+
+    /// The flows between the inside and the outside that ended since the last call, and how many were forgotten
+    /// because nobody took them in time.
+    pub fn take_ended(&mut self) -> (Vec<FlowEnd>, u64) {
+        self.ended.take()
+    }
+
+    /// The flows between the inside and the outside that have not ended; looks at every flow, so it is for a
+    /// person's question.
+    #[must_use]
+    pub fn live_flows(&self) -> Vec<FlowEnd> {
+        let mut flows = Vec::new();
+        self.tracker.live(&mut |flow| flows.extend(FlowEnd::of(flow)));
+        flows
     }
 
     /// What was learned so far.
@@ -331,7 +360,7 @@ impl Engine {
 
     /// Runs a step of the flow stage, shows its observations to the detectors, judges their signals.
     fn observe(&mut self, step: Step<'_>) {
-        let Self { tracker, detectors, learned, signals, .. } = self;
+        let Self { tracker, detectors, learned, signals, ended, approved, .. } = self;
         let outlook = Outlook {
             indicators: &self.rules.indicators,
             policy: &self.policy,
@@ -340,13 +369,27 @@ impl Engine {
             own: &self.own,
             keeps_learning: decide::keeps_learning(self.policy.mode),
         };
-        let mut observer = |o: &Observation<'_>| detectors.observe(o, &outlook, learned, signals);
+        let most_approved = self.limits.approved;
+        let mut observer = |o: &Observation<'_>| {
+            if matches!(o.kind, ObservationKind::Ended) {
+                ended.note(&o.flow);
+            }
+            if let ObservationKind::Answer { name, address } = o.kind
+                && outlook.approves(o, name, address)
+            {
+                approved.note(name, address, o.at, most_approved);
+            }
+            detectors.observe(o, &outlook, learned, signals)
+        };
         match step {
             Step::Deadline(due) => tracker.handle_timeout(due, &mut observer),
             Step::Frame(number, frame) => tracker.observe(number, frame, &mut observer),
         }
         if !self.signals.is_empty() {
             self.judge_signals();
+        }
+        if self.approved.has_changed() {
+            self.tell_approved();
         }
     }
 
@@ -371,24 +414,8 @@ impl Engine {
         }
     }
 
-    fn end_leases(&mut self, at: Timestamp) {
-        for ended in self.ledger.expire(at) {
-            self.leaks.forget(&ended.id);
-            self.record(
-                at,
-                Body::Release(Release {
-                    containment: ended.id,
-                    scope: ended.scope,
-                    cause: "expired".to_owned(),
-                    by: None,
-                    reason: None,
-                }),
-            );
-        }
-        self.order_set(None, None);
-    }
-
     fn report_hour(&mut self, at: Timestamp) {
+        self.review_approved();
         if decide::keeps_learning(self.policy.mode) {
             let state = self.learned.state(at, self.policy.allowance.learn_for);
             self.record(at, Body::Baseline(state));
@@ -404,6 +431,7 @@ impl Engine {
 
     fn evicted(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.tracker.totals().evicted().into_iter().chain([
+            ("approved-addresses", self.approved.evicted()),
             ("contacts", self.detectors.evicted()),
             ("destinations", self.learned.evicted()),
             ("recent-findings", self.recent.evicted()),

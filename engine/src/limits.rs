@@ -35,6 +35,12 @@ pub struct Limits {
     pub closed_linger: Span,
     /// Containments held at once.
     pub containments: usize,
+    /// Flows whose owner is asked for at once; the first asked is taken for nobody's.
+    pub asked_owners: usize,
+    /// An owner that was not told within this span is taken for nobody.
+    pub owner_wait: Span,
+    /// Addresses of approved names at once; the one longest not answered gives way.
+    pub approved: usize,
     /// Fragmented datagrams held at once until they are whole.
     pub fragments: usize,
     /// Bytes of all held fragments together.
@@ -64,6 +70,9 @@ impl Default for Limits {
             datagram_idle: Span::from_secs(120),
             closed_linger: Span::from_secs(5),
             containments: 4096,
+            asked_owners: 256,
+            owner_wait: Span::from_secs(10),
+            approved: 4096,
             fragments: 1024,
             fragment_bytes: 8 << 20,
             fragment_pieces: 64,

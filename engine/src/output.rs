@@ -1,6 +1,8 @@
 //! What leaves the engine, in one ordered queue: cause before effect.
 
 use sekisho_schema::{ContainmentSet, FlowKey, Record, Timestamp};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// What the kernel shall hold, and what led to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,11 @@ pub struct ContainOrder {
 /// What leaves the engine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// The addresses that answers gave for names that the policy approves, whole: an allowance that the
+    /// kernel keeps knows addresses alone. Emitted when the set changed.
+    Approve(BTreeSet<IpAddr>),
+    /// Say who owns this flow, by `HostFact::Owner`: a cut waits for it. Comes after the order that it belongs to.
+    AskOwner(FlowKey),
     /// Hold this, at once. Never emitted in learn and dry-run.
     Contain(Box<ContainOrder>),
     /// Write this down.

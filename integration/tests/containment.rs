@@ -37,7 +37,7 @@ fn an_ordered_cut_of_the_host_holds_against_every_way_out_and_ends_on_release() 
         .as_str()
         .unwrap_or_else(|| panic!("{status}"))
         .to_owned();
-    setup.must(&["release", &id, "--reason", "laboratory"]);
+    setup.must(&["release", &id, "--reason", "laboratory", "--break-glass"]);
     escapes.assert_open();
     lifelines.assert_open();
 }

@@ -152,14 +152,14 @@ fn what_is_flushed_comes_back_and_what_a_dead_agent_left_goes_with_the_mode() {
     setup.seal(&policy(1, "enforce", ""));
     let agent = setup.start();
     wait_held(&agent, 4);
-    network.web.run("nft flush set inet sekisho known4");
+    network.web.run("nft flush set ip sekisho known4");
     wait_for("the flushed destinations to be put back", Duration::from_secs(20), || {
-        network.web.run("nft list set inet sekisho known4").contains(C2).then_some(())
+        network.web.run("nft list set ip sekisho known4").contains(C2).then_some(())
     });
-    network.web.run("nft delete table inet sekisho");
+    network.web.run("nft delete table ip sekisho");
     wait_for("the deleted table to be put back", Duration::from_secs(20), || {
         let listed =
-            network.web.command("nft").args(["list", "set", "inet", "sekisho", "known4"]).output();
+            network.web.command("nft").args(["list", "set", "ip", "sekisho", "known4"]).output();
         let listed = listed.expect("nft starts");
         String::from_utf8_lossy(&listed.stdout).contains(C2).then_some(())
     });

@@ -42,7 +42,7 @@ fn a_killed_agent_leaves_the_cut_and_the_next_one_adopts_it() {
     );
     escapes.assert_cut();
     lifelines.assert_open();
-    setup.must(&["release", &id, "--reason", "laboratory"]);
+    setup.must(&["release", &id, "--reason", "laboratory", "--break-glass"]);
     escapes.assert_open();
 }
 

@@ -2,10 +2,11 @@
 
 use crate::containment::{Containment, ContainmentId, Receipt, Scope};
 use crate::finding::Finding;
+use crate::net::Transport;
 use crate::policy::Mode;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Name and version of the event schema.
 pub const EVENT_SCHEMA: &str = "sekisho.event/1";
@@ -57,6 +58,8 @@ pub enum Body {
     Mode(ModeChange),
     /// A policy was adopted or refused.
     Policy(PolicyChange),
+    /// What a cut would have refused in the last days.
+    Preview(Box<Preview>),
     /// What the kernel holds.
     Receipt(Box<Receipt>),
     /// A containment ended.
@@ -146,10 +149,70 @@ pub struct Ancestor {
     pub uid: Option<u32>,
 }
 
+/// What a cut would have refused, told from recorded flows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
+    /// What would be cut.
+    pub scope: String,
+    /// The containment that it was made for; `null` for a person's question.
+    pub containment: Option<ContainmentId>,
+    /// From when flows were looked at.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// Hours within that time of which flows are recorded.
+    pub hours: u64,
+    /// Whether every flow of that time was recorded with both of its ends.
+    pub complete: bool,
+    /// Flows that would have been refused.
+    pub refused_flows: u64,
+    /// Payload bytes toward the outside that would have been refused.
+    pub refused_bytes_out: u64,
+    /// Flows that would have gone on.
+    pub kept_flows: u64,
+    /// Payload bytes toward the outside that would have gone on.
+    pub kept_bytes_out: u64,
+    /// The services and peers refused, those with the most bytes first.
+    pub lines: Vec<PreviewLine>,
+    /// Services and peers that are not in the list.
+    pub lines_left_out: u64,
+}
+
+/// One service or peer that a cut would have refused.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PreviewLine {
+    /// `service` (outsiders spoke first) or `peer` (the inside did).
+    pub what: String,
+    /// Transport.
+    pub transport: Transport,
+    /// The service's own port, or the peer's.
+    pub port: Option<u16>,
+    /// The peer's address; `null` for a service.
+    pub remote: Option<String>,
+    /// Clients of a service, or 1.
+    pub clients: u64,
+    /// A name that was asked for.
+    pub name: Option<String>,
+    /// Workloads that were seen to hold such a flow, by cgroup path.
+    pub workloads: BTreeSet<String>,
+    /// How many flows.
+    pub flows: u64,
+    /// Payload bytes toward the outside.
+    pub bytes_out: u64,
+    /// Payload bytes toward the inside.
+    pub bytes_in: u64,
+    /// When the first packet was seen.
+    pub first_at: Timestamp,
+    /// When the last packet was seen.
+    pub last_at: Timestamp,
+}
+
 /// Loss of sight or of records.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
-    /// `capture-drop`, `unparsed`, `table-full`, `clock-step`, `journal`.
+    /// `capture-drop`, `unparsed`, `table-full`, `clock-step`, `journal`; `not-applied`, `drift`; for whoever
+    /// is on duty: `fuse` (the automatic budget is spent), `trial` (a cut of a host was let go unconfirmed);
+    /// `workload` (whose workload was to be cut is not known).
     pub cause: String,
     /// How many frames or records.
     pub count: u64,

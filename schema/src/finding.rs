@@ -38,7 +38,7 @@ pub struct Subject {
 }
 
 /// Who spoke first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// The outside spoke first.
@@ -82,10 +82,64 @@ impl FlowRecord {
     }
 }
 
+/// What told who owns a flow.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnerSource {
+    /// The kernel told the cgroup of the socket, and nothing more precise is known; `pid` is 0.
+    CgroupOnly,
+    /// Nobody has a socket for it, and the named process is the only one that sends packets of its own making.
+    PacketSocket,
+    /// The process has ended; it was remembered from the kernel's reports of processes.
+    ProcConnector,
+    /// The kernel's list of sockets, and the open files of the process.
+    #[default]
+    #[serde(rename = "sock_diag")]
+    SockDiag,
+}
+
+impl fmt::Display for OwnerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CgroupOnly => "cgroup-only",
+            Self::PacketSocket => "packet-socket",
+            Self::ProcConnector => "proc-connector",
+            Self::SockDiag => "sock_diag",
+        })
+    }
+}
+
+/// How sure it is that what is told of an owner is true.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Certainty {
+    /// It fits, and so may others: for people to read, never for a cut.
+    Possible,
+    /// Nothing else was found that fits.
+    Likely,
+    /// The kernel says so.
+    #[default]
+    Sure,
+}
+
+impl fmt::Display for Certainty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Likely => "likely",
+            Self::Possible => "possible",
+            Self::Sure => "sure",
+        })
+    }
+}
+
 /// The program that owns the inside end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// Process id in the agent's pid namespace.
+    /// Process id in the agent's pid namespace; 0 when only the cgroup is known.
     pub pid: i32,
     /// Path of the executable, when readable.
     pub exe: Option<String>,
@@ -95,6 +149,20 @@ pub struct Process {
     pub unit: Option<String>,
     /// Container id, taken from the cgroup path.
     pub container: Option<String>,
+    /// What told it.
+    #[serde(default)]
+    pub source: OwnerSource,
+    /// How sure it is.
+    #[serde(default)]
+    pub certainty: Certainty,
+}
+
+impl Process {
+    /// Whether its cgroup or container may be the scope of a cut.
+    #[must_use]
+    pub const fn may_be_scope(&self) -> bool {
+        !matches!(self.certainty, Certainty::Possible)
+    }
 }
 
 /// Where the remote end is, from the operator's own database.
@@ -195,10 +263,14 @@ pub enum Reason {
     CannotEnforce,
     /// The mode is dry-run.
     DryRun,
+    /// A contained actor tried other ways: it is cut at a higher level.
+    Escalated,
     /// The subject is exempt.
     Exemption,
     /// The mode is learn.
     Learn,
+    /// The workload behind it is to be cut and not known yet: its destination is cut at once.
+    Owner,
     /// The cut is on trial and holds only if it proves itself.
     Trial,
 }

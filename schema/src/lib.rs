@@ -21,8 +21,8 @@ pub use containment::{
 };
 pub use event::{Body, Envelope, Record};
 pub use finding::{
-    Action, DecisionRecord, Evidence, Finding, FlowRecord, Grade, IndicatorRecord, Process, Reason,
-    Subject,
+    Action, Certainty, DecisionRecord, Evidence, Finding, FlowRecord, Grade, IndicatorRecord,
+    OwnerSource, Process, Reason, Subject,
 };
 pub use net::{FlowKey, Transport};
 pub use policy::{Mode, Policy};

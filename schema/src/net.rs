@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// The transport of a flow, by IP protocol number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// ICMP, IP protocol 1.
     Icmp,
@@ -16,6 +16,7 @@ pub enum Transport {
     /// Any other IP protocol, by its number.
     Other(u8),
     /// TCP, IP protocol 6.
+    #[default]
     Tcp,
     /// UDP, IP protocol 17.
     Udp,

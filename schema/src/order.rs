@@ -28,6 +28,10 @@ pub enum Command {
         /// How to hold it.
         #[serde(default, skip_serializing_if = "Measure::is_cut")]
         measure: Measure,
+        /// Whether the guard on what can't be undone over the network was broken on purpose: a link is
+        /// taken down only so, or by a sealed order.
+        #[serde(default, skip_serializing_if = "is_false")]
+        break_glass: bool,
     },
     /// A cut that is on trial shall hold for its whole lease.
     Confirm {
@@ -41,6 +45,11 @@ pub enum Command {
         /// Whether the guard on opening was broken on purpose.
         break_glass: bool,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// An order on its way from the centre to one host: sealed by the operators who give it.

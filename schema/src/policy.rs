@@ -76,6 +76,9 @@ pub struct RawPolicy {
     /// Rehearsals that shall take place.
     #[serde(default)]
     pub drill: Vec<DrillPlan>,
+    /// How far orders from the centre may go.
+    #[serde(default)]
+    pub orders: Orders,
     /// Who owns the decision.
     pub duty: Duty,
 }
@@ -102,6 +105,9 @@ pub struct DecideRule {
     /// With level 4: whether the processes stand still too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub freeze: bool,
+    /// With level 4: whether the destination, which is cut until the workload is known, opens again then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub only_workload: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -196,6 +202,27 @@ pub struct DrillPlan {
     pub name: String,
     /// How often at least; later is overdue, and that is a finding.
     pub every: Span,
+}
+
+/// How far orders from the centre may go on this host: the bounds are sealed offline, so that neither the
+/// collector nor the operators can widen them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Orders {
+    /// The highest level that may be ordered; 0: no order is taken.
+    pub up_to: u8,
+    /// The longest lease that may be ordered.
+    pub longest: Span,
+    /// Whether a containment may be ended from the centre.
+    pub release: bool,
+    /// Orders that are carried out within any hour.
+    pub per_hour: u32,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Self { up_to: 7, longest: Span::from_hours(24 * 30), release: true, per_hour: 60 }
+    }
 }
 
 /// How much may be contained automatically; a person's order is not bound by it.
@@ -362,6 +389,8 @@ pub struct Policy {
     pub names: Names,
     /// Rehearsals that shall take place.
     pub drill: Vec<DrillPlan>,
+    /// How far orders from the centre may go.
+    pub orders: Orders,
     /// Who owns the decision.
     pub duty: Duty,
     /// When the policy expires; a policy that has expired stays in force and is reported as frozen.
@@ -474,9 +503,9 @@ impl Policy {
                     rule.detector
                 ));
             }
-            if rule.freeze && rule.level != 4 {
+            if (rule.freeze || rule.only_workload) && rule.level != 4 {
                 return refuse(format!(
-                    "decide for \"{}\": freeze belongs to level 4",
+                    "decide for \"{}\": freeze and only-workload belong to level 4",
                     rule.detector
                 ));
             }
@@ -500,8 +529,21 @@ impl Policy {
         if raw.escalation.up_to > 6 || raw.escalation.after == 0 {
             return refuse("escalation: up-to is 0 (none) to 6, after is at least 1".to_owned());
         }
+        if raw.escalation.up_to > 0
+            && !(Span::from_secs(1)..=Span::from_hours(24)).contains(&raw.escalation.within)
+        {
+            return refuse(format!(
+                "escalation.within is {}: it is 1s to 24h",
+                raw.escalation.within
+            ));
+        }
         if raw.names.longest_label > 63 {
             return refuse("names.longest-label is above 63, which is DNS's own bound".to_owned());
+        }
+        if raw.orders.up_to > 7
+            || !(Span::from_secs(1)..=Span::from_hours(24 * 30)).contains(&raw.orders.longest)
+        {
+            return refuse("orders: up-to is 0 (none) to 7, longest is 1s to 30d".to_owned());
         }
         for drill in &raw.drill {
             if drill.name.trim().is_empty() || drill.every < Span::from_hours(1) {
@@ -522,6 +564,7 @@ impl Policy {
             escalation: raw.escalation,
             names: raw.names,
             drill: raw.drill,
+            orders: raw.orders,
             duty: raw.duty,
             expires: None,
         })
@@ -538,6 +581,7 @@ impl Policy {
             bytes_per_second: None,
             quota_bytes: None,
             freeze: false,
+            only_workload: false,
         };
         Self {
             version: 0,
@@ -557,6 +601,7 @@ impl Policy {
             escalation: Escalation::default(),
             names: Names::default(),
             drill: Vec::new(),
+            orders: Orders::default(),
             duty: Duty {
                 group: "unassigned".to_owned(),
                 owner: "nobody yet".to_owned(),

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
+mod orders;
+
+pub use orders::{FRESH_FOR, HOST_LEVEL, Operators, Opened};
+
 /// Name and version of the seal schema.
 pub const SEAL_SCHEMA: &str = "sekisho.sealed/1";
 
@@ -21,7 +25,7 @@ pub const SEAL_SCHEMA: &str = "sekisho.sealed/1";
 pub struct Sealed {
     /// [`SEAL_SCHEMA`].
     pub schema: String,
-    /// `policy` or `rules`.
+    /// `policy`, `rules` or `order`.
     pub kind: String,
     /// Version of the document; rises.
     pub version: u64,
@@ -44,6 +48,8 @@ pub struct TrustAnchors {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified<T> {
     document: T,
+    /// Where it comes from without a seal; `None` when a seal was checked.
+    from: Option<Local>,
 }
 
 /// Where a document without a seal may come from.
@@ -92,6 +98,15 @@ pub enum SealError {
     /// Past its expiry.
     #[error("expired at {0}")]
     Expired(Timestamp),
+    /// An order for another host.
+    #[error("an order for {found}, not for this host")]
+    OtherHost {
+        /// Whom it is for.
+        found: String,
+    },
+    /// An order that would stay fresh for longer than an order may.
+    #[error("an order that is fresh until {0}: at most 15 minutes are believed")]
+    TooLongFresh(Timestamp),
     /// Older than, or different from, what is in force.
     #[error("version {found} is not above version {in_force} in force")]
     RolledBack {
@@ -111,15 +126,16 @@ pub enum SealError {
 }
 
 impl SealError {
-    /// A short, stable word for metrics: `unsigned`, `threshold`, `tampered`, `expired`, `rollback`, `malformed`.
+    /// A short, stable word for metrics: `unsigned`, `threshold`, `tampered`, `expired`, `rollback`, `other-host`, `malformed`.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::Kind { .. } | Self::Payload { .. } => "malformed",
+            Self::OtherHost { .. } => "other-host",
             Self::Unsigned => "unsigned",
             Self::Threshold { .. } => "threshold",
             Self::Tampered(_) => "tampered",
-            Self::Expired(_) => "expired",
+            Self::Expired(_) | Self::TooLongFresh(_) => "expired",
             Self::RolledBack { .. } => "rollback",
         }
     }
@@ -181,7 +197,25 @@ pub fn key_id(key: &VerifyingKey) -> String {
 /// Lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or('0');
+    let mut text = String::with_capacity(bytes.len() * 2);
+    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]));
+    text
+}
+
+/// Reads hexadecimal digits of either case into `into`; how many bytes, if they fit and nothing else
+/// stands there.
+#[must_use]
+pub fn unhex(text: &str, into: &mut [u8]) -> Option<usize> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() || pairs.len() > into.len() {
+        return None;
+    }
+    for ([high, low], out) in pairs.iter().zip(into.iter_mut()) {
+        *out = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+    }
+    Some(pairs.len())
 }
 
 impl TrustAnchors {
@@ -355,15 +389,26 @@ impl Sealed {
             )));
         }
         policy.expires = Some(self.expires);
-        Ok(Verified { document: policy })
+        Ok(Verified::sealed(policy))
     }
 }
 
 impl<T> Verified<T> {
     /// A document from a place where no seal can be asked for.
     #[must_use]
-    pub fn locally(document: T, _from: Local) -> Self {
-        Self { document }
+    pub const fn locally(document: T, from: Local) -> Self {
+        Self { document, from: Some(from) }
+    }
+
+    /// A document whose seal was checked.
+    const fn sealed(document: T) -> Self {
+        Self { document, from: None }
+    }
+
+    /// Whether a seal was checked; else it comes from a place where none can be asked for.
+    #[must_use]
+    pub const fn is_sealed(&self) -> bool {
+        self.from.is_none()
     }
 
     /// The document.

@@ -17,6 +17,10 @@ const INDICATOR_RATIO: f64 = 1.1;
 const INDICATOR_RATIO_SHORT: f64 = 1.5;
 /// Most bytes for an indicator, on average over as many addresses as names.
 const INDICATOR_BYTES: f64 = 40.0;
+/// Most seconds of CPU that a million addresses and a million names may take to load from text, and
+/// the multiple of it at which the short form fails.
+const LOAD_SECONDS: f64 = 0.5;
+const LOAD_SLACK: f64 = 2.0;
 /// Most seconds from start to ready with a million indicators of each kind.
 const START_SECONDS: f64 = 5.0;
 /// Most resident memory of the agent with a million indicators of each kind, in MB.
@@ -154,10 +158,13 @@ pub(crate) fn indicators(folder: &str, arguments: &[&str]) -> Result<(), Failure
     let short = arguments.contains(&"--short");
     let yard = Yard::build(folder)?;
     let kinds = host::target().join("release/indicator_cost");
-    let most = if short { "100000" } else { "5000000" };
-    println!("each kind by itself: CPU seconds to load, bytes and nanoseconds for each");
-    host::run(Command::new(kinds).arg(most))?;
     let mix = yard.mix("400000", "5000")?;
+    let most = if short { "100000" } else { "5000000" };
+    let bound = if short { INDICATOR_RATIO_SHORT } else { INDICATOR_RATIO };
+    println!(
+        "each kind by itself: CPU seconds to load, bytes and nanoseconds for each, and what a packet costs beside the same with 1,000"
+    );
+    host::run(Command::new(kinds).arg(most).arg(&mix).arg(bound.to_string()))?;
     let sekisho = host::target().join("release/sekisho");
     let (few, many) = (yard.lists("1k"), yard.lists("1m"));
     // Over frames in memory and without start-up, as the difference is small beside both.
@@ -168,7 +175,6 @@ pub(crate) fn indicators(folder: &str, arguments: &[&str]) -> Result<(), Failure
         ratios.push(number(&large, "/ns/whole")? / number(&small, "/ns/whole")?);
     }
     let ratio = median(ratios.clone());
-    let bound = if short { INDICATOR_RATIO_SHORT } else { INDICATOR_RATIO };
     let bytes = number(&engine_cost(&mix, &many, &["--runs", "1"])?, "/indicator_bytes")?;
     let text = start_seconds(&sekisho, &many, &yard)?;
     let compiled = yard.folder.join("both.ski");
@@ -182,20 +188,30 @@ pub(crate) fn indicators(folder: &str, arguments: &[&str]) -> Result<(), Failure
     )?;
     let ready = start_seconds(&sekisho, std::slice::from_ref(&compiled), &yard)?;
     let (seconds, resident, peak) = agent_with(&sekisho, &many, &yard.folder)?;
+    let load = if short { LOAD_SECONDS * LOAD_SLACK } else { LOAD_SECONDS };
     println!("1,000,000 addresses and 1,000,000 names");
     println!("  bytes each         {bytes:>7.1} (at most {INDICATOR_BYTES})");
-    println!("  load, CPU          {text:>7.2} s from text, {ready:.2} s compiled (goal 0.5)");
+    println!(
+        "  load, CPU          {text:>7.2} s from text (at most {load:.1}), {ready:.2} s compiled"
+    );
     println!("  start to ready     {seconds:>7.2} s (at most {START_SECONDS})");
     println!("  resident           {resident:>7.1} MB (at most {RESIDENT_MB}; peak {peak:.1} MB)");
     println!(
         "  cost per packet    {ratio:>7.2} times that of 1,000 each (median of {ratios:.2?}; at most {bound})"
     );
-    if seconds > START_SECONDS || resident > RESIDENT_MB || ratio > bound || bytes > INDICATOR_BYTES
-    {
-        Err("a bound was passed".to_owned())
-    } else {
-        Ok(())
-    }
+    let measured = [
+        ("bytes of an indicator", bytes, INDICATOR_BYTES),
+        ("seconds to load from text", text, load),
+        ("seconds to ready", seconds, START_SECONDS),
+        ("MB resident", resident, RESIDENT_MB),
+        ("times the cost of a packet", ratio, bound),
+    ];
+    let passed: Vec<String> = measured
+        .iter()
+        .filter(|(_, value, most)| value > most)
+        .map(|(what, value, most)| format!("{value:.2} {what}, at most {most}"))
+        .collect();
+    if passed.is_empty() { Ok(()) } else { Err(passed.join("; ")) }
 }
 
 /// CPU seconds that lists add to the start of a replay.

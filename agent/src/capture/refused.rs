@@ -1,61 +1,36 @@
 //! Packets that the kernel dropped for their destination, from its packet log (NFLOG): they never reach a
 //! device, so no capture sees them, and an attempt must be told all the same.
 //!
-//! The group is bound by hand: libpcap's `nflog` devices would also make themselves the logger of the
-//! address families for everybody else's rules.
+//! The group is bound by the guardian, which may; libpcap's `nflog` devices would also make themselves the logger
+//! of the address families for everybody else's rules.
 
-use crate::enforce::NetlinkError;
-use crate::enforce::netlink::{
-    ACK, Channel, REQUEST, Writer, attribute, attributes, big_endian, u16_at, u32_at,
-};
-use netlink_sys::Socket;
+use crate::enforce::netlink::{attribute, attributes, big_endian, u16_at, u32_at};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use sekisho_engine::wire::{Frame, LinkType};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// Messages of the packet log (`linux/netfilter/nfnetlink_log.h`), within subsystem 4 of nfnetlink.
+/// A packet of the packet log (`linux/netfilter/nfnetlink_log.h`), within subsystem 4 of nfnetlink.
 const PACKET: u16 = 4 << 8;
-const CONFIGURE: u16 = 4 << 8 | 1;
 /// Attributes of a packet: time stamp and payload.
 const TIMESTAMP: u16 = 3;
 const PAYLOAD: u16 = 9;
-/// Attributes of a configuration: command (1 binds) and mode (2 copies packets).
-const COMMAND: u16 = 1;
-const BIND: u8 = 1;
-const MODE: u16 = 2;
-const COPY_PACKET: u8 = 2;
-/// `NFULA_CFG_QTHRESH`: packets that the kernel gathers before it tells.
-const THRESHOLD: u16 = 5;
-/// Bytes of each packet that are copied, at most.
-const COPY_BYTES: u32 = 2_048;
-/// Receive buffer asked for: some hundred packets.
-const QUEUE_BYTES: usize = 1 << 20;
 /// The kernel sends one packet a message; with several it fills a page or two.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// The packet log of one group.
 pub struct RefusedLog {
     /// Replies to the configuration and packets come by one socket.
-    socket: Socket,
+    socket: OwnedFd,
     buffer: Vec<u8>,
 }
 
 impl RefusedLog {
-    /// Binds a group of this network namespace; does not block from then on.
-    ///
-    /// # Errors
-    /// [`NetlinkError`]: the kernel has no packet log, or another program has the group.
-    pub fn open(group: u16) -> Result<Self, NetlinkError> {
-        // Tried on a socket of its own first, whose refusals come in words.
-        let mut channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
-        let sequence = channel.next();
-        let writer = configuration(group, sequence);
-        channel.transact(writer.as_bytes(), sequence, sequence)?;
-        let socket = channel.into_socket();
-        let failed = |doing| move |source| NetlinkError::Socket { doing, source };
-        socket.set_non_blocking(true).map_err(failed("read the packet log without waiting"))?;
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES);
-        Ok(Self { socket, buffer: vec![0; RECEIVE_BYTES] })
+    /// Reads a socket that whoever may has bound to a group; it must not block.
+    #[must_use]
+    pub fn over(socket: OwnedFd) -> Self {
+        Self { socket, buffer: vec![0; RECEIVE_BYTES] }
     }
 
     /// The descriptor that becomes readable when a packet was dropped.
@@ -75,12 +50,11 @@ impl RefusedLog {
     ) -> io::Result<()> {
         // More than the kernel's own limit lets come at once: what is left would wait for the next one.
         for _ in 0..1024 {
-            let mut space = self.buffer.as_mut_slice();
-            let length = match self.socket.recv(&mut space, 0) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+            let length = match recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::empty()) {
+                Ok((length, _)) => length,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
             };
             for packet in packets(self.buffer.get(..length).unwrap_or_default()) {
                 show(packet.frame(&now));
@@ -88,19 +62,6 @@ impl RefusedLog {
         }
         Ok(())
     }
-}
-
-fn configuration(group: u16, sequence: u32) -> Writer {
-    let mut writer = Writer::default();
-    // nfgenmsg: no family, version 0, the group in network order.
-    let [high, low] = group.to_be_bytes();
-    let open = writer.message(CONFIGURE, REQUEST | ACK, sequence, &[0, 0, high, low]);
-    writer.attribute(COMMAND, &[BIND]);
-    let [a, b, c, d] = COPY_BYTES.to_be_bytes();
-    writer.attribute(MODE, &[a, b, c, d, COPY_PACKET, 0]);
-    writer.attribute(THRESHOLD, &1_u32.to_be_bytes());
-    writer.end_message(&open);
-    writer
 }
 
 /// A packet as the log tells it.
@@ -160,6 +121,7 @@ fn stamp(body: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enforce::netlink::Writer;
 
     fn message(kind: u16, parts: &[(u16, &[u8])]) -> Vec<u8> {
         let mut writer = Writer::default();

@@ -2,7 +2,7 @@
 
 use crate::config::DEFAULT_PATH;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sekisho_schema::{ContainmentId, Scope, Span};
+use sekisho_schema::{ContainmentId, Measure, Scope, Span};
 use std::path::PathBuf;
 
 /// Sees outbound traffic, recognises command and control, cuts the host's egress, proves the cut.
@@ -29,6 +29,8 @@ pub enum Format {
 pub enum Verb {
     /// (not in this version) Show, review, approve, export or import what was learned.
     Baseline(Rest),
+    /// Hold again what was held when the host went down; for the unit that runs before the network.
+    Boot(ConfigArgs),
     /// Check configuration, policy and rules without changing anything.
     Check(CheckArgs),
     /// Cut a scope now, for a time, with a reason.
@@ -41,14 +43,16 @@ pub enum Verb {
     Enroll(EnrollArgs),
     /// Show what was found.
     Findings(FindingsArgs),
+    /// Hold the cuts: the process that alone has the power to, for a unit.
+    Guardian(GuardianArgs),
     /// Check lists and feeds, compile them, or count what is looked for.
     Indicators(IndicatorsArgs),
     /// Verify the journal.
     Journal(JournalArgs),
     /// Show, seal or verify a policy.
     Policy(PolicyArgs),
-    /// (not in this version) Show what a cut would hit.
-    Preview(Rest),
+    /// Show what a cut would have refused in the last days.
+    Preview(PreviewArgs),
     /// End a containment before its lease ends.
     Release(ReleaseArgs),
     /// Judge captures as if they were live; nothing is cut.
@@ -81,6 +85,31 @@ pub struct ConfigArgs {
     pub config: PathBuf,
 }
 
+/// `guardian`
+#[derive(Clone, Debug, Args)]
+pub struct GuardianArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Directory of the socket, instead of the configuration's `[paths] run`.
+    #[arg(long, value_name = "DIR", hide = true, requires = "state")]
+    pub(super) run: Option<PathBuf>,
+    /// Directory of what is written down, instead of the configuration's `[paths] state`.
+    #[arg(long, value_name = "DIR", hide = true, requires = "run")]
+    pub(super) state: Option<PathBuf>,
+    /// Leave the tables open to others.
+    #[arg(long, hide = true)]
+    pub(super) shared: bool,
+    /// End after so many seconds without an agent and without anything held.
+    #[arg(long, value_name = "SECS", hide = true)]
+    pub(super) linger: Option<u64>,
+    /// Start again what ends by anything but its own decision.
+    #[arg(long, hide = true)]
+    pub(super) keep: bool,
+    /// Start one that outlives whoever started it.
+    #[arg(long, hide = true, conflicts_with = "keep")]
+    pub(super) detach: bool,
+}
+
 /// A verb that only reads.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
@@ -104,7 +133,7 @@ pub struct CheckArgs {
 /// `contain`
 #[derive(Debug, Args)]
 pub struct ContainArgs {
-    /// What to cut: dest:ADDR, host, management-only (cgroup:PATH, container:ID, internal:ADDR are not in this version).
+    /// What to cut: dest:ADDR, cgroup:PATH, container:ID, host, management-only, internal:ADDR, internal:MAC or link:DEVICE.
     pub scope: Scope,
     /// For how long, such as 90s, 15m or 24h.
     #[arg(long = "for", value_name = "SPAN")]
@@ -112,8 +141,54 @@ pub struct ContainArgs {
     /// Why; it goes on record.
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
+    /// Let a destination have so many bytes a second instead of none.
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["quota", "observe", "freeze"])]
+    pub throttle: Option<u64>,
+    /// Let a destination have so many bytes, then none.
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["observe", "freeze"])]
+    pub quota: Option<u64>,
+    /// Count what goes to a destination, and let it pass.
+    #[arg(long, conflicts_with = "freeze")]
+    pub observe: bool,
+    /// Make the processes of a cgroup or container stand still too.
+    #[arg(long)]
+    pub freeze: bool,
+    /// Needed for link:DEVICE: the host may not be reached any more until the lease ends.
+    #[arg(long)]
+    pub break_glass: bool,
     #[command(flatten)]
     pub(super) config: ConfigArgs,
+}
+
+impl ContainArgs {
+    pub(super) fn measure(&self) -> Measure {
+        match (self.throttle, self.quota) {
+            (Some(bytes_per_second), _) => Measure::Throttle { bytes_per_second },
+            (None, Some(bytes)) => Measure::Quota { bytes },
+            (None, None) if self.observe => Measure::Observe,
+            (None, None) if self.freeze => Measure::Freeze,
+            (None, None) => Measure::Cut,
+        }
+    }
+}
+
+/// `preview`
+#[derive(Debug, Args)]
+pub struct PreviewArgs {
+    /// What would be cut, as for `contain`; with --policy the default is host.
+    #[arg(required_unless_present = "policy")]
+    pub scope: Option<Scope>,
+    /// Under this policy (inside networks, exemptions) instead of the one in force.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// How far back.
+    #[arg(long, value_name = "SPAN", default_value = "7d")]
+    pub since: Span,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// How to answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// `release`
@@ -186,8 +261,20 @@ pub(super) enum IndicatorsVerb {
     Check(IndicatorsCheckArgs),
     /// Make one compiled set of lists and feeds.
     Import(Box<IndicatorsImportArgs>),
+    /// Have the running agent read its packs and lists anew.
+    Reload(IndicatorsReloadArgs),
     /// Count what this configuration looks for.
     Stats(ReadArgs),
+}
+
+/// `indicators reload`
+#[derive(Debug, Args)]
+pub(super) struct IndicatorsReloadArgs {
+    /// Take what is there although much is missing, unreadable, or older than what is in force.
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
 }
 
 /// How a list or feed is read.

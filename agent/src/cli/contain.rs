@@ -11,20 +11,19 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 pub(super) fn run(args: ContainArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
-    if !matches!(args.scope, Scope::Destination(_) | Scope::Host | Scope::ManagementOnly) {
-        Complaint::new(
-            format!("cannot contain {}: this version can't cut such a scope", args.scope),
+    let measure = args.measure();
+    if !args.scope.takes(measure) {
+        return Err(Complaint::new(
+            format!("{} can't be held that way ({measure})", args.scope),
             "nothing was changed",
-            "cut dest:ADDR, host or management-only instead; docs/containment.md says what each leaves open",
-        )
-        .print(console.err);
-        return Ok(Outcome::Finding);
+            "--throttle, --quota and --observe are for dest:ADDR, --freeze for cgroup:PATH and container:ID",
+        ));
     }
     let request = Request::Contain {
         scope: args.scope,
         lease: args.lease,
         reason: said("--reason", args.reason)?,
-        measure: sekisho_schema::Measure::Cut,
+        measure,
     };
     order(&args.config, &request, console)
 }

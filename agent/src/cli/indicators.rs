@@ -1,14 +1,15 @@
-//! `sekisho indicators check|import|stats`
+//! `sekisho indicators check|import|reload|stats`
 
 use super::args::{
     Format, IndicatorsArgs, IndicatorsCheckArgs, IndicatorsImportArgs, IndicatorsReadArgs,
-    IndicatorsVerb, ReadArgs,
+    IndicatorsReloadArgs, IndicatorsVerb, ReadArgs,
 };
-use super::contain::load;
+use super::contain::{ask_agent, load, refused};
 use super::text::seconds;
 use super::{Console, Outcome, cannot_write};
 use crate::chain::{Complaint, causes};
 use crate::clock;
+use crate::control::{Answer, Request};
 use crate::rules::{
     Compilation, ListOptions, ListReport, LoadRulesError, LoadedRules, RuleSources, check_file,
     compile,
@@ -25,7 +26,18 @@ pub(super) fn run(args: &IndicatorsArgs, console: &mut Console<'_>) -> Result<Ou
     match &args.verb {
         IndicatorsVerb::Check(args) => check(args, console),
         IndicatorsVerb::Import(args) => import(args, console),
+        IndicatorsVerb::Reload(args) => reload(args, console),
         IndicatorsVerb::Stats(args) => stats(args, console),
+    }
+}
+
+fn reload(args: &IndicatorsReloadArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
+    match ask_agent(&load(&args.config)?, &Request::Reload { force: args.force })? {
+        Answer::Done { detail, .. } => {
+            writeln!(console.out, "{detail}").map_err(|error| cannot_write(&error))?;
+            Ok(Outcome::Fine)
+        }
+        other => refused(other, console),
     }
 }
 

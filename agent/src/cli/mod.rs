@@ -8,9 +8,11 @@ mod contain;
 mod doctor;
 mod enroll;
 mod findings;
+mod guardian;
 mod indicators;
 mod journal;
 mod policy;
+mod preview;
 mod release;
 mod replay;
 mod rules;
@@ -115,10 +117,13 @@ fn dispatch(cli: Cli, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
         Verb::Contain(args) => contain::run(args, console),
         Verb::Doctor(args) => doctor::run(&args, console),
         Verb::Enroll(args) => enroll::run(&args, console),
+        Verb::Boot(args) => guardian::boot(&args, console),
         Verb::Findings(args) => findings::run(&args, console),
+        Verb::Guardian(args) => guardian::run(&args, console),
         Verb::Indicators(args) => indicators::run(&args, console),
         Verb::Journal(args) => journal::run(&args, console),
         Verb::Policy(args) => policy::run(args, console),
+        Verb::Preview(args) => preview::run(&args, console),
         Verb::Release(args) => release::run(args, console),
         Verb::Replay(args) => replay::run(&args, console),
         Verb::Rules(args) => rules::run(&args, console),
@@ -127,7 +132,6 @@ fn dispatch(cli: Cli, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
         Verb::Version => version::run(console),
         Verb::Baseline(_) => later("baseline"),
         Verb::Drill(_) => later("drill"),
-        Verb::Preview(_) => later("preview"),
         Verb::Top(_) => later("top"),
     }
 }

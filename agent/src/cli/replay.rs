@@ -104,25 +104,33 @@ impl Documents {
     }
 }
 
-/// Reads a policy for a replay: as a person writes it, or sealed; no seal is asked for where nothing can be cut.
+/// Reads a policy for a replay or a preview: as a person writes it, or sealed; no seal is asked for where nothing
+/// can be cut.
 pub(super) fn read_policy(file: &Path) -> Result<Policy, Complaint> {
-    let refuse = |why: String| {
-        Complaint::new(
-            format!("cannot use policy {}: {why}", file.display()),
-            "nothing was done",
-            "a policy is TOML with schema = \"sekisho.policy/1\", or that sealed",
-        )
-    };
+    let (text, expires) = read_policy_text(file)?;
+    let mut policy = Policy::parse(&text).map_err(|error| no_policy(file, &error.to_string()))?;
+    policy.expires = expires;
+    Ok(policy)
+}
+
+/// The TOML of a policy file, and when its seal says that it expires.
+pub(super) fn read_policy_text(file: &Path) -> Result<(String, Option<Timestamp>), Complaint> {
+    let refuse = |why: String| no_policy(file, &why);
     let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
     if !text.trim_start().starts_with('{') {
-        return Policy::parse(&text).map_err(|error| refuse(error.to_string()));
+        return Ok((text, None));
     }
     let sealed = Sealed::parse(&text).map_err(|error| refuse(error.to_string()))?;
     let payload = sealed.payload_bytes().map_err(|error| refuse(error.to_string()))?;
-    let mut policy = Policy::parse(&String::from_utf8_lossy(&payload))
-        .map_err(|error| refuse(error.to_string()))?;
-    policy.expires = Some(sealed.expires);
-    Ok(policy)
+    Ok((String::from_utf8_lossy(&payload).into_owned(), Some(sealed.expires)))
+}
+
+fn no_policy(file: &Path, why: &str) -> Complaint {
+    Complaint::new(
+        format!("cannot use policy {}: {why}", file.display()),
+        "nothing was done",
+        "a policy is TOML with schema = \"sekisho.policy/1\", or that sealed",
+    )
 }
 
 fn read_baseline(file: &Path) -> Result<Baseline, Complaint> {
@@ -214,6 +222,8 @@ struct Sink<'a> {
 impl Sink<'_> {
     fn take(&mut self, output: Output) {
         match output {
+            // There is no host that could say who owned a flow, and no kernel that keeps an allowance.
+            Output::Approve(_) | Output::AskOwner(_) => {}
             Output::Contain(order) => self.set = order.set,
             Output::Record(record) => self.record(*record),
         }

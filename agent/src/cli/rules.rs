@@ -34,7 +34,9 @@ pub(super) fn run(args: &RulesArgs, console: &mut Console<'_>) -> Result<Outcome
     let files = case_files(&dir.join("cases"))?;
     let own = own_packs(&packs)?;
     let rules = load(&packs)?;
-    let own_detectors = of_packs(&own, &rules)?;
+    let shipped = shipped()?;
+    let own_detectors = of_packs(&own, &shipped, &rules)?;
+    let packs = Packs { own: verified(&own, Local::Replay), shipped: beside(&own, &shipped) };
     let mut tried = Vec::new();
     let mut covered: BTreeMap<String, (bool, bool)> = BTreeMap::new();
     for (file, cases) in &files {
@@ -42,7 +44,7 @@ pub(super) fn run(args: &RulesArgs, console: &mut Console<'_>) -> Result<Outcome
         let covered = covered.entry(cases.detector.clone()).or_default();
         *covered = (covered.0 || both.0, covered.1 || both.1);
         for case in &cases.cases {
-            tried.push(try_one(file, case, &own)?);
+            tried.push(try_one(file, case, &packs)?);
             if let Some(folder) = write {
                 write_capture(folder, file, case)?;
             }
@@ -114,17 +116,45 @@ fn own_packs(packs: &Path) -> Result<Vec<RulePack>, Complaint> {
         .collect()
 }
 
+/// The packs that are built in.
+fn shipped() -> Result<Vec<RulePack>, Complaint> {
+    let read = |(name, text): (&str, &str)| {
+        RulePack::parse(text).map_err(|error| mend_pack(format!("{name}:{}", causes(&error))))
+    };
+    shipped_packs().into_iter().map(read).collect()
+}
+
+/// The packs that every case is played to, read once.
+struct Packs {
+    own: Vec<Verified<RulePack>>,
+    shipped: Vec<Verified<RulePack>>,
+}
+
+fn verified(packs: &[RulePack], from: Local) -> Vec<Verified<RulePack>> {
+    packs.iter().map(|pack| Verified::locally(pack.clone(), from)).collect()
+}
+
+/// Those of the shipped packs that no pack of the folder replaces.
+fn beside(own: &[RulePack], shipped: &[RulePack]) -> Vec<Verified<RulePack>> {
+    let is_replaced = |pack: &RulePack| own.iter().any(|own| own.name == pack.name);
+    let left: Vec<RulePack> = shipped.iter().filter(|pack| !is_replaced(pack)).cloned().collect();
+    verified(&left, Local::BuiltIn)
+}
+
 fn mend_pack(why: String) -> Complaint {
     Complaint::new(why, UNCHANGED, "mend the pack and test again; docs/rules.md has every key")
 }
 
 /// The detectors that packs set up, all of them where there is no pack; refuses one that there is not,
 /// which would never say anything.
-fn of_packs(own: &[RulePack], rules: &Rules) -> Result<Vec<String>, Complaint> {
-    let shipped: BTreeSet<String> = shipped_packs()
-        .into_iter()
-        .filter_map(|(_, text)| RulePack::parse(text).ok())
-        .flat_map(|pack| pack.detector.into_iter().map(|entry| entry.id))
+fn of_packs(
+    own: &[RulePack],
+    shipped: &[RulePack],
+    rules: &Rules,
+) -> Result<Vec<String>, Complaint> {
+    let shipped: BTreeSet<String> = shipped
+        .iter()
+        .flat_map(|pack| pack.detector.iter().map(|entry| entry.id.clone()))
         .collect();
     let mut ids = BTreeSet::new();
     for pack in own {
@@ -174,8 +204,8 @@ fn load(packs: &Path) -> Result<Rules, Complaint> {
     }
 }
 
-fn try_one(file: &str, case: &Case, own: &[RulePack]) -> Result<Tried, Complaint> {
-    let rules = with_list(case.indicators.as_deref().unwrap_or_default(), file, own)?;
+fn try_one(file: &str, case: &Case, packs: &Packs) -> Result<Tried, Complaint> {
+    let rules = with_list(case.indicators.as_deref().unwrap_or_default(), file, packs)?;
     let verdict: Verdict = try_case(case, rules).map_err(|error| {
         Complaint::new(
             format!("{file}: case \"{}\": {error}", case.name),
@@ -192,20 +222,17 @@ fn try_one(file: &str, case: &Case, own: &[RulePack]) -> Result<Tried, Complaint
 }
 
 /// The packs and the indicators that the case brings along, without the shipped lists.
-fn with_list(list: &str, file: &str, own: &[RulePack]) -> Result<Rules, Complaint> {
+fn with_list(list: &str, file: &str, packs: &Packs) -> Result<Rules, Complaint> {
     let refuse = |why: String| {
         Complaint::new(format!("{file}: indicators: {why}"), UNCHANGED, "one indicator a line")
     };
     let mut builder = RulesBuilder::new();
-    for pack in own {
-        let pack = Verified::locally(pack.clone(), Local::Replay);
-        builder.add_pack(&pack).map_err(|error| mend_pack(causes(&error)))?;
+    for pack in &packs.own {
+        builder.add_pack(pack).map_err(|error| mend_pack(causes(&error)))?;
     }
     builder.add_list("case", list).map_err(|error| refuse(causes(&error)))?;
-    let shipped = shipped_packs().into_iter().filter_map(|(_, text)| RulePack::parse(text).ok());
-    for pack in shipped.filter(|pack| own.iter().all(|own| own.name != pack.name)) {
-        let pack = Verified::locally(pack, Local::BuiltIn);
-        builder.add_shipped(&pack).map_err(|error| refuse(causes(&error)))?;
+    for pack in &packs.shipped {
+        builder.add_shipped(pack).map_err(|error| refuse(causes(&error)))?;
     }
     Ok(builder.build())
 }

@@ -8,6 +8,7 @@ use crate::{daemon, logging};
 
 pub(super) fn run(args: &ConfigArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let config = load(args)?;
+    daemon::prepare(&config)?;
     let _log = logging::begin();
     match daemon::run(config, console.err)? {
         daemon::RunOutcome::AsRequested => Ok(Outcome::Fine),

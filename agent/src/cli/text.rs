@@ -27,6 +27,18 @@ pub(super) fn rough(span: Span) -> String {
     }
 }
 
+/// Bytes as a person compares them, in powers of 1000.
+pub(super) fn amount(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
 /// Nanoseconds as a person compares them.
 pub(super) fn milliseconds(nanos: i64) -> String {
     let micros = nanos / 1000;
@@ -58,8 +70,10 @@ const fn word(reason: Reason) -> &'static str {
         Reason::Budget => "the automatic budget is spent",
         Reason::CannotEnforce => "this host can't hold a cut",
         Reason::DryRun => "the mode is dry-run",
+        Reason::Escalated => "a contained actor tried other ways",
         Reason::Exemption => "it is exempt",
         Reason::Learn => "the mode is learn",
+        Reason::Owner => "until the workload behind it is known",
         Reason::Trial => "on trial",
     }
 }
@@ -142,6 +156,14 @@ impl Timeline {
                 file.file
             ),
             Body::Drill(drill) => writeln!(out, "{at}  drill {}: {}", drill.name, drill.detail),
+            Body::Preview(preview) => writeln!(
+                out,
+                "{at}  a cut of {} would have refused {} flows and {} bytes since {}",
+                preview.scope,
+                preview.refused_flows,
+                preview.refused_bytes_out,
+                seconds(preview.since)
+            ),
             Body::Summary(_) => Ok(()),
         }
     }

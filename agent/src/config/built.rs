@@ -4,6 +4,7 @@ use super::raw::{LoadConfigError, RawConfig};
 use sekisho_engine::Limits;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the agent goes by.
 #[derive(Clone, Debug)]
@@ -40,6 +41,12 @@ pub struct Config {
     pub limits: Limits,
     /// Known destinations that the kernel holds at most.
     pub preloaded: usize,
+    /// Whether a guardian is started where none serves.
+    pub start_guardian: bool,
+    /// Whether the guardian makes the tables its own.
+    pub own_tables: bool,
+    /// After how long alone a guardian that was started so ends.
+    pub linger: Duration,
     /// Bytes of the journal.
     pub journal_cap: u64,
     /// Bytes of memory for the last frames seen; 0 for none.
@@ -98,6 +105,17 @@ impl Config {
         if evidence_mib > 1024 {
             return Err(format!("evidence.ring-mib is {evidence_mib}, expected 0 to 1024"));
         }
+        let start_guardian = match raw.enforce.guardian.as_deref() {
+            None | Some("auto") => true,
+            Some("socket") => false,
+            Some(other) => {
+                return Err(format!("enforce.guardian is \"{other}\", expected auto or socket"));
+            }
+        };
+        let linger = raw.enforce.linger_secs.unwrap_or(10);
+        if !(1..=3600).contains(&linger) {
+            return Err(format!("enforce.linger-secs is {linger}, expected 1 to 3600"));
+        }
         let default = Limits::default();
         let limits = Limits {
             flows: bounded("flows", raw.limits.flows, default.flows)?,
@@ -126,6 +144,9 @@ impl Config {
             metrics: raw.metrics.enabled.unwrap_or(true).then_some(listen),
             limits,
             preloaded: raw.limits.preloaded.unwrap_or(1_000_000),
+            start_guardian,
+            own_tables: raw.enforce.own_tables.unwrap_or(true),
+            linger: Duration::from_secs(linger),
             journal_cap: journal_mib << 20,
             evidence_ring: evidence_mib << 20,
             evidence_cap: raw.evidence.keep_mib.unwrap_or(256) << 20,
@@ -133,10 +154,22 @@ impl Config {
         })
     }
 
+    /// The guardian's socket.
+    #[must_use]
+    pub fn guardian_socket(&self) -> PathBuf {
+        self.run.join("guardian.sock")
+    }
+
     /// The control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.run.join("agent.sock")
+    }
+
+    /// The directory of recorded flows.
+    #[must_use]
+    pub fn traffic_dir(&self) -> PathBuf {
+        self.state.join("traffic")
     }
 
     /// The directory of evidence.

@@ -60,6 +60,8 @@ pub struct RawConfig {
     pub evidence: RawEvidence,
     /// Bounds of the engine's tables and of the journal.
     pub limits: RawLimits,
+    /// Who has the power to cut.
+    pub enforce: RawEnforce,
 }
 
 /// `[evidence]`
@@ -136,6 +138,18 @@ pub struct RawMetrics {
     pub enabled: Option<bool>,
 }
 
+/// `[enforce]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawEnforce {
+    /// `auto` starts a guardian where none serves `[paths] run`; `socket` leaves that to a unit. Default: `auto`.
+    pub guardian: Option<String>,
+    /// Whether the guardian makes the tables its own, so that nobody else can change them, where the kernel can. Default: true.
+    pub own_tables: Option<bool>,
+    /// Seconds after which a guardian that the agent started ends, without an agent and without anything held, 1 to 3600. Default: 10.
+    pub linger_secs: Option<u64>,
+}
+
 /// `[limits]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -205,6 +219,9 @@ impl RawConfig {
         overlay!(self, other, metrics.enabled);
         overlay!(self, other, evidence.ring_mib);
         overlay!(self, other, evidence.keep_mib);
+        overlay!(self, other, enforce.guardian);
+        overlay!(self, other, enforce.own_tables);
+        overlay!(self, other, enforce.linger_secs);
         overlay!(self, other, limits.flows);
         overlay!(self, other, limits.names);
         overlay!(self, other, limits.heads);

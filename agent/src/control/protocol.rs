@@ -1,5 +1,6 @@
 //! What is said over the control socket: one JSON object a line, one answer for each request.
 
+use sekisho_schema::event::Preview;
 use sekisho_schema::policy::Mode;
 use sekisho_schema::{Containment, ContainmentId, Envelope, Measure, Receipt, Scope, Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,15 @@ pub enum Request {
         /// At most so many, newest last.
         limit: usize,
     },
+    /// What a cut would have refused.
+    Preview {
+        /// What would be cut.
+        scope: Scope,
+        /// How far back.
+        since: Span,
+        /// The TOML of a policy to take instead of the one in force.
+        policy: Option<String>,
+    },
     /// End a containment.
     Release {
         /// Which one.
@@ -36,6 +46,12 @@ pub enum Request {
         reason: String,
         /// Whether the guard on opening is broken on purpose.
         break_glass: bool,
+    },
+    /// Read rules and indicators anew.
+    Reload {
+        /// Whether what is missing or older than what is in force is meant.
+        #[serde(default)]
+        force: bool,
     },
     /// How the agent fares.
     Status,
@@ -64,6 +80,8 @@ pub enum Answer {
         /// The findings in their envelopes.
         findings: Vec<Envelope>,
     },
+    /// What a cut would have refused.
+    Preview(Box<Preview>),
     /// It was not done.
     Refused {
         /// What could not be done.
@@ -221,6 +239,9 @@ pub struct Status {
     pub findings: u64,
     /// What the kernel could not be made to hold, when something failed.
     pub enforcement: Option<String>,
+    /// How the guardian fares; `None` while it is not there.
+    #[serde(default)]
+    pub guardian: Option<crate::guardian::State>,
     /// Paths that a cut does not close.
     pub coverage: Vec<String>,
     /// Destinations known beforehand.

@@ -4,7 +4,7 @@ use super::protocol::{Answer, Request, Status};
 use crate::journal::read_envelopes;
 use crate::metrics::Metrics;
 use sekisho_schema::order::{Command, Order};
-use sekisho_schema::{Body, Envelope};
+use sekisho_schema::{Body, Envelope, Policy, Scope, Span};
 use std::collections::VecDeque;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,10 @@ use tokio::sync::oneshot;
 const MAX_LINE: u64 = 64 * 1024;
 /// The longest that the detecting thread may take to carry an order out.
 const ORDER_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that a caller waits for a reload; a large one goes on without it.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(8);
+/// The longest that a caller waits for a preview of many days.
+const PREVIEW_PATIENCE: Duration = Duration::from_secs(30);
 /// The most findings given at once.
 const MAX_FINDINGS: usize = 10_000;
 
@@ -30,6 +34,28 @@ pub struct OrderRequest {
     pub answer: oneshot::Sender<Answer>,
 }
 
+/// A wish that rules and indicators are read anew.
+#[derive(Debug, Default)]
+pub struct ReloadRequest {
+    /// Who means what is missing or older than what is in force; `None` when nobody does.
+    pub forced_by: Option<String>,
+    /// Where the outcome goes.
+    pub answer: Option<oneshot::Sender<Answer>>,
+}
+
+/// A preview that is asked for.
+#[derive(Debug)]
+pub struct PreviewRequest {
+    /// What would be cut.
+    pub scope: Scope,
+    /// How far back.
+    pub since: Span,
+    /// A policy to take instead of the one in force.
+    pub policy: Option<Box<Policy>>,
+    /// Where it goes.
+    pub answer: oneshot::Sender<Answer>,
+}
+
 /// What the control socket gives out and where it takes orders.
 pub trait Serving: Send + Sync + 'static {
     /// How the agent fares.
@@ -38,6 +64,10 @@ pub trait Serving: Send + Sync + 'static {
     fn facts(&self) -> std::collections::BTreeMap<String, String>;
     /// Hands an order to the detecting thread.
     fn order(&self, request: OrderRequest);
+    /// Hands a question for a preview on.
+    fn preview(&self, request: PreviewRequest);
+    /// Has rules and indicators read anew.
+    fn reload(&self, request: ReloadRequest);
     /// The counters.
     fn metrics(&self) -> &Metrics;
 }
@@ -134,13 +164,19 @@ async fn answer(request: Request, by: &str, serving: &dyn Serving, journal: &Pat
         Request::Findings { limit } => {
             findings(journal.to_owned(), limit.clamp(1, MAX_FINDINGS)).await
         }
+        Request::Preview { scope, since, policy } => preview(serving, scope, since, policy).await,
         Request::Contain { scope, lease, reason, measure } => {
             order(
                 serving,
-                Order { what: Command::Contain { scope, lease, measure }, by: by.to_owned(), reason },
+                Order {
+                    what: Command::Contain { scope, lease, measure, break_glass: false },
+                    by: by.to_owned(),
+                    reason,
+                },
             )
             .await
         }
+        Request::Reload { force } => reload(serving, force, by).await,
         Request::Release { containment, reason, break_glass } => {
             order(
                 serving,
@@ -152,6 +188,53 @@ async fn answer(request: Request, by: &str, serving: &dyn Serving, journal: &Pat
             )
             .await
         }
+    }
+}
+
+async fn reload(serving: &dyn Serving, force: bool, by: &str) -> Answer {
+    let (sender, receiver) = oneshot::channel();
+    let forced_by = force.then(|| by.to_owned());
+    serving.reload(ReloadRequest { forced_by, answer: Some(sender) });
+    match tokio::time::timeout(RELOAD_PATIENCE, receiver).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Answer::Refused {
+            error: "the thread that reads rules has ended".to_owned(),
+            state: "the rules that were in force are in force".to_owned(),
+            help: "look at the agent's log, and restart it to load what is there".to_owned(),
+        },
+        Err(_) => Answer::Done {
+            detail: "still being read; the outcome will be an event (`rules-reloaded` or `rules-refused`)"
+                .to_owned(),
+            containments: serving.status().containments,
+        },
+    }
+}
+
+async fn preview(
+    serving: &dyn Serving,
+    scope: Scope,
+    since: Span,
+    policy: Option<String>,
+) -> Answer {
+    let policy = match policy.map(|text| Policy::parse(&text)).transpose() {
+        Ok(policy) => policy.map(Box::new),
+        Err(error) => {
+            return Answer::Refused {
+                error: format!("cannot use the policy: {error}"),
+                state: "nothing was done".to_owned(),
+                help: "docs/policy.md has every key".to_owned(),
+            };
+        }
+    };
+    let (sender, receiver) = oneshot::channel();
+    serving.preview(PreviewRequest { scope, since, policy, answer: sender });
+    match tokio::time::timeout(PREVIEW_PATIENCE, receiver).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Answer::Refused {
+            error: "the preview was not made in time".to_owned(),
+            state: "nothing was cut; detection goes on".to_owned(),
+            help: "ask for less with --since, or look at the agent's log".to_owned(),
+        },
     }
 }
 

@@ -1,21 +1,21 @@
-//! The hand on the kernel: the only place between a decision and its effect.
+//! The way to the guardian's hand: the only place between a decision and its effect.
 //!
 //! Order, which must not change: commit, then ask who owns the deciding flow, then end sockets,
 //! and everything else later.
 
-use super::warden::{Job, Warden};
+use super::warden::Warden;
 use crate::chain::causes;
 use crate::clock;
-use crate::enforce::{
-    Applied, ApplyError, Enforcer, Held, OpenEnforcerError, Partial, Plan, Sockets, coverage,
-};
+use crate::enforce::{Held, Plan, Sockets, coverage};
+use crate::guardian::{AskGuardianError, Asker, Guardian, Hand, Outcome};
 use crate::host::owner::owner;
 use sekisho_engine::ContainOrder;
 use sekisho_schema::{
-    Containment, ContainmentId, ContainmentSet, Coverage, FlowKey, Process, Proof, Receipt, Span,
-    Timestamp,
+    Containment, ContainmentId, ContainmentSet, Coverage, FlowKey, Process, Proof, Receipt, Scope,
+    Span, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 
 /// After this, what leaked is counted again and the receipt is told anew.
 const RECOUNT_AFTER: Span = Span::from_secs(1);
@@ -35,7 +35,12 @@ pub(super) struct Effect {
 
 /// The kernel's side of the agent.
 pub(super) struct Cut {
-    enforcer: Enforcer,
+    guardian: Guardian,
+    /// Gives desired state; `None` while the guardian is gone.
+    hand: Option<Hand>,
+    /// Has sockets ended, behind the cut.
+    asker: Option<Asker>,
+    plan: Plan,
     warden: Warden,
     sockets: Option<Sockets>,
     coverage: Coverage,
@@ -50,26 +55,32 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// Loads the ruleset and adopts what the kernel holds.
+    /// Has the ruleset loaded; what the kernel holds, it keeps.
     ///
     /// # Errors
-    /// [`OpenEnforcerError`].
-    pub(super) fn open(plan: &Plan, warden: Warden) -> Result<Self, OpenEnforcerError> {
-        let enforcer = Enforcer::open(plan)?;
+    /// [`AskGuardianError`].
+    pub(super) fn open(
+        plan: &Plan,
+        guardian: Guardian,
+        warden: Warden,
+    ) -> Result<Self, AskGuardianError> {
+        let mut hand = guardian.hand()?;
+        hand.plan(plan)?;
         let sockets = match Sockets::open() {
             Ok(sockets) => Some(sockets),
             Err(error) => {
-                tracing::warn!(error = %causes(&error), state = "cuts drop packets; sockets are not ended and their owners not named", "no socket diagnosis");
+                tracing::warn!(error = %causes(&error), state = "cuts drop packets; the owners of sockets are not named", "no socket diagnosis");
                 None
             }
         };
-        warden.tell(hand_of(&enforcer)?);
-        let coverage = coverage(plan);
         Ok(Self {
-            enforcer,
+            guardian,
+            hand: Some(hand),
+            asker: None,
+            plan: plan.clone(),
             warden,
             sockets,
-            coverage,
+            coverage: coverage(plan),
             known: BTreeSet::new(),
             desired: ContainmentSet::default(),
             receipts: BTreeMap::new(),
@@ -80,27 +91,73 @@ impl Cut {
         })
     }
 
-    /// Loads the ruleset of another plan; what is held stays held.
+    /// Has the ruleset of another plan loaded, and all told anew to a guardian that came again; what is held stays held.
     ///
     /// # Errors
-    /// [`OpenEnforcerError`]; the ruleset before stays.
-    pub(super) fn reload(&mut self, plan: &Plan) -> Result<(), OpenEnforcerError> {
-        if self.enforcer.plan() != plan {
-            self.load(plan)?;
+    /// [`AskGuardianError`]; the ruleset before stays.
+    pub(super) fn reload(&mut self, plan: &Plan) -> Result<(), AskGuardianError> {
+        if self.hand.is_some() && self.plan == *plan {
+            return Ok(());
+        }
+        self.plan = plan.clone();
+        self.coverage = coverage(plan);
+        let is_new = self.hand.is_none();
+        self.tell_plan()?;
+        if is_new && self.adopted {
+            // It knows nothing of what we want, but what it found in the kernel.
+            self.retry_at = Some(clock::now());
         }
         Ok(())
     }
 
-    fn load(&mut self, plan: &Plan) -> Result<(), OpenEnforcerError> {
-        self.enforcer.reload(plan)?;
-        self.warden.tell(hand_of(&self.enforcer)?);
-        self.coverage = coverage(plan);
-        Ok(())
+    fn tell_plan(&mut self) -> Result<(), AskGuardianError> {
+        let hand = match &mut self.hand {
+            Some(hand) => hand,
+            None => self.hand.insert(self.guardian.hand()?),
+        };
+        let told = hand.plan(&self.plan);
+        if told.as_ref().is_err_and(AskGuardianError::is_gone) {
+            self.hand = None;
+        }
+        told
+    }
+
+    /// The guardian is gone: nothing new can be cut until it is there again.
+    pub(super) fn lose(&mut self) {
+        self.hand = None;
+        self.asker = None;
+    }
+
+    /// Whether there is a guardian to cut by.
+    pub(super) const fn can_cut(&self) -> bool {
+        self.hand.is_some()
+    }
+
+    /// Has our tables removed, and all that they hold.
+    ///
+    /// # Errors
+    /// [`AskGuardianError`]; they stay.
+    pub(super) fn remove(&mut self) -> Result<(), AskGuardianError> {
+        match &mut self.hand {
+            Some(hand) => hand.remove(),
+            None => self.guardian.hand()?.remove(),
+        }
+    }
+
+    /// The kernel's packet log of a group, bound by the guardian.
+    ///
+    /// # Errors
+    /// [`AskGuardianError`].
+    pub(super) fn packet_log(&mut self, group: u16) -> Result<OwnedFd, AskGuardianError> {
+        match &mut self.hand {
+            Some(hand) => hand.packet_log(group),
+            None => self.guardian.hand()?.packet_log(group),
+        }
     }
 
     /// The plan in force.
     pub(super) const fn plan(&self) -> &Plan {
-        self.enforcer.plan()
+        &self.plan
     }
 
     /// What this host cannot cut, by name.
@@ -118,7 +175,7 @@ impl Cut {
         if std::mem::replace(&mut self.adopted, true) {
             return Vec::new();
         }
-        self.enforcer.held().unwrap_or_else(|error| {
+        self.guardian.asker().and_then(|mut asker| asker.held()).unwrap_or_else(|error| {
             tracing::error!(error = %causes(&error), state = "what was cut before stays cut until its lease ends", "cannot read what the kernel holds");
             Vec::new()
         })
@@ -128,7 +185,9 @@ impl Cut {
     pub(super) fn adopt(&mut self, set: ContainmentSet, containments: Vec<Containment>) {
         self.known.extend(set.containments.keys().cloned());
         self.desired = set;
-        self.warden.tell(Job::Desired(self.desired.clone()));
+        // What a guardian took up of an earlier run has the ends that this one knows.
+        let outcome = self.hold(&self.desired.clone());
+        let _ = self.settle(outcome, &[], None);
         for containment in containments {
             let receipt = self.receipt_of(&containment, None, None, None);
             self.await_proof(receipt, containment);
@@ -150,37 +209,39 @@ impl Cut {
         let mut receipts = self.settle(outcome, &begun, order.decided_at);
         self.known = order.set.containments.keys().cloned().collect();
         self.receipts.retain(|id, _| order.set.containments.contains_key(id));
-        self.warden.tell(Job::Desired(order.set.clone()));
-        for (receipt, containment) in
-            receipts.iter_mut().zip(begun).filter(|(receipt, _)| receipt.applied)
-        {
-            receipt.sockets_destroyed = self.destroy(receipt);
-            self.await_proof(receipt.clone(), containment);
+        self.end_sockets(&mut receipts);
+        for (receipt, containment) in receipts.iter().zip(begun) {
+            if receipt.applied {
+                self.await_proof(receipt.clone(), containment);
+            }
         }
         Effect { owner, receipts }
     }
 
-    /// Makes the kernel hold a set, and our tables before it when somebody took them away: a cut that
-    /// is due must not wait until the warden looks.
-    fn hold(&mut self, set: &ContainmentSet) -> Result<Applied, ApplyError> {
-        let outcome = self.enforcer.apply(set, clock::now());
-        if !matches!(&outcome, Err(ApplyError::Kernel { source, .. }) if source.is_absent()) {
-            return outcome;
+    /// Has the kernel hold a set; a guardian that was lost is called again, once.
+    fn hold(&mut self, set: &ContainmentSet) -> Result<Outcome, AskGuardianError> {
+        let outcome = match &mut self.hand {
+            Some(hand) => hand.apply(set),
+            None => self.tell_plan_and(set),
+        };
+        match outcome {
+            Err(error) if error.is_gone() && self.hand.take().is_some() => self.tell_plan_and(set),
+            outcome => outcome,
         }
-        let plan = self.enforcer.plan().clone();
-        match self.load(&plan) {
-            Ok(()) => self.enforcer.apply(set, clock::now()),
-            Err(error) => {
-                tracing::error!(error = %causes(&error), "cannot load our tables again");
-                outcome
-            }
+    }
+
+    fn tell_plan_and(&mut self, set: &ContainmentSet) -> Result<Outcome, AskGuardianError> {
+        self.tell_plan()?;
+        match &mut self.hand {
+            Some(hand) => hand.apply(set),
+            None => Err(AskGuardianError::Senseless),
         }
     }
 
     fn await_proof(&mut self, receipt: Receipt, containment: Containment) {
         let until = clock::now().after(PROOF_WITHIN);
         self.receipts.insert(containment.id.clone(), (receipt, Some(until)));
-        self.warden.tell(Job::Prove(containment));
+        self.warden.prove(containment);
     }
 
     fn owner_of(&mut self, flow: Option<FlowKey>) -> Option<(FlowKey, Process)> {
@@ -194,32 +255,36 @@ impl Cut {
 
     fn settle(
         &mut self,
-        outcome: Result<Applied, ApplyError>,
+        outcome: Result<Outcome, AskGuardianError>,
         begun: &[Containment],
         decided_at: Option<Timestamp>,
     ) -> Vec<Receipt> {
-        let (applied, refused, failure) = match outcome {
-            Ok(applied) => (Some(applied), Vec::new(), None),
+        let (applied, failure) = match outcome {
+            // A set of a later generation is in force: this one was told twice, and counts for nothing.
+            Ok(outcome) if outcome.refused.is_empty() => (Some(outcome), None),
+            Ok(outcome) => {
+                let why = refusals(&outcome);
+                tracing::error!(error = %why, state = "the other containments of the set hold", "a containment was refused");
+                (Some(outcome), Some(why))
+            }
             Err(error) => {
                 let why = causes(&error);
                 tracing::error!(error = %why, help = "run `sekisho doctor`", "a containment could not be applied");
-                match error.partial().cloned() {
-                    Some(Partial { applied, refused }) => (Some(applied), refused, Some(why)),
-                    None => {
-                        self.retry_at = Some(clock::now().after(RETRY_AFTER));
-                        (None, Vec::new(), Some(why))
-                    }
+                if error.is_gone() {
+                    self.lose();
                 }
+                self.retry_at = Some(clock::now().after(RETRY_AFTER));
+                (None, Some(why))
             }
         };
         self.failure.clone_from(&failure);
-        let error_of = |containment: &Containment| match refused
-            .iter()
-            .find(|refused| refused.id == containment.id)
-        {
-            Some(refused) => Some(refused.why.to_string()),
-            None if applied.is_none() => failure.clone(),
-            None => None,
+        let error_of = |containment: &Containment| match &applied {
+            Some(outcome) => outcome
+                .refused
+                .iter()
+                .find(|refused| refused.id == containment.id)
+                .map(|refused| refused.why.clone()),
+            None => failure.clone(),
         };
         begun
             .iter()
@@ -232,7 +297,7 @@ impl Cut {
     fn receipt_of(
         &self,
         containment: &Containment,
-        applied: Option<&Applied>,
+        applied: Option<&Outcome>,
         decided_at: Option<Timestamp>,
         error: Option<String>,
     ) -> Receipt {
@@ -258,21 +323,34 @@ impl Cut {
         }
     }
 
-    fn destroy(&mut self, receipt: &Receipt) -> u32 {
-        let Some(sockets) = &mut self.sockets else { return 0 };
-        match sockets.destroy_cut(&receipt.scope, self.enforcer.plan()) {
-            Ok(destroyed) => {
-                if destroyed.failed > 0 {
-                    tracing::info!(
-                        failed = destroyed.failed,
-                        "some sockets of a contained scope did not end; their packets are dropped"
-                    );
+    /// Has the sockets of what was just cut ended, wherever they are.
+    fn end_sockets(&mut self, receipts: &mut [Receipt]) {
+        let cut: Vec<Scope> = receipts
+            .iter()
+            .filter(|receipt| receipt.applied)
+            .map(|receipt| receipt.scope.clone())
+            .collect();
+        if cut.is_empty() {
+            return;
+        }
+        if self.asker.is_none() {
+            self.asker = self.guardian.asker().ok();
+        }
+        let Some(asker) = &mut self.asker else { return };
+        match asker.end(cut) {
+            Ok(ended) => {
+                if !ended.faults.is_empty() || ended.failed > 0 {
+                    tracing::info!(failed = ended.failed, faults = ?ended.faults, "some sockets of a contained scope did not end; their packets are dropped");
                 }
-                destroyed.count
+                if let Some(receipt) = receipts.iter_mut().find(|receipt| receipt.applied) {
+                    receipt.sockets_destroyed = ended.sockets;
+                }
             }
             Err(error) => {
                 tracing::warn!(error = %causes(&error), state = "packets are dropped", "cannot end the sockets of a contained scope");
-                0
+                if error.is_gone() {
+                    self.asker = None;
+                }
             }
         }
     }
@@ -338,8 +416,8 @@ impl Cut {
             .collect();
         let mut receipts = self.settle(outcome, &lacking, None);
         receipts.retain(|receipt| receipt.applied);
-        for receipt in &mut receipts {
-            receipt.sockets_destroyed = self.destroy(receipt);
+        self.end_sockets(&mut receipts);
+        for receipt in &receipts {
             if let Some(containment) = set.containments.get(&receipt.containment) {
                 self.await_proof(receipt.clone(), containment.clone());
             }
@@ -355,26 +433,11 @@ impl Cut {
             *at = at.after(step);
         }
     }
-
-    /// Mends what the warden found amiss.
-    pub(super) fn mend(&mut self, rules: bool) {
-        if rules {
-            let plan = self.enforcer.plan().clone();
-            if let Err(error) = self.load(&plan) {
-                self.failure = Some(causes(&error));
-                tracing::error!(error = %causes(&error), "cannot load our tables again");
-                return;
-            }
-        }
-        // Reading back teaches the enforcer what is really there, so that the next apply writes the rest.
-        if let Err(error) = self.enforcer.verify(&self.desired) {
-            tracing::error!(error = %causes(&error), "cannot read back before mending");
-        }
-        let _ = self.reassert();
-    }
 }
 
-/// A hand on the same ruleset, for the warden.
-fn hand_of(enforcer: &Enforcer) -> Result<Job, OpenEnforcerError> {
-    Ok(Job::Hand(Box::new(enforcer.second_hand()?)))
+/// What was not written, in one sentence.
+fn refusals(outcome: &Outcome) -> String {
+    let all: Vec<String> =
+        outcome.refused.iter().map(|refused| format!("{}: {}", refused.id, refused.why)).collect();
+    format!("nothing was written for {}", all.join("; "))
 }

@@ -1,24 +1,25 @@
 //! The live caller of the engine: frames and messages in, cuts at once, records afterwards.
 
 mod known;
+mod memory;
 mod publish;
 
 use super::board::Board;
 use super::cut::{Cut, Effect};
 use super::reload::Reload;
 use super::shared::Shared;
-use super::warden::Warden;
+use super::warden::{Presence, Warden};
 use super::{Drifted, Message};
 use crate::chain::causes;
 use crate::clock;
-use crate::config::Config;
 use crate::control::{Answer, InterfaceStatus, OrderRequest};
-use crate::enforce::{Enforcer, Plan, Sockets};
-use crate::evidence::{Freeze, Recent, Store, tree};
+use crate::enforce::{Plan, Sockets};
+use crate::guardian::Guardian;
 use crate::host::geoip::Places;
 use crate::host::owner::owner;
 use crate::journal::JournalHandle;
 use known::Known;
+use memory::Memory;
 use sekisho_engine::rules::SourceCounts;
 use sekisho_engine::wire::Frame;
 use sekisho_engine::{Engine, HostFact, Input, Output};
@@ -26,8 +27,8 @@ use sekisho_schema::event::{Gap, PolicyChange};
 use sekisho_schema::policy::Mode;
 use sekisho_schema::sealed::Local;
 use sekisho_schema::{
-    Action, Body, Containment, Finding, FlowKey, Policy, Process, Receipt, Record, Span, Timestamp,
-    Verified,
+    Action, Body, Containment, ContainmentId, FlowKey, Policy, Process, Receipt, Record, Scope,
+    Span, Timestamp, Verified,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -35,13 +36,13 @@ use std::time::{Duration, Instant};
 
 /// An enforcer that could not be opened is tried again after this.
 const REARM_AFTER: Span = Span::from_secs(10);
+/// The same for a guardian that is gone: it tells when it is there again, so this is for one that did not tell.
+const REARM_SOON: Span = Span::from_secs(2);
+/// The kernel's remaining time is read a little after it was counted.
+const ADOPTING: Span = Span::from_secs(2);
 /// Time within each second that may go into asking who owns the flows of findings that cut nothing:
 /// a flood of findings must not keep the frames behind it waiting.
 const ASKING: Duration = Duration::from_millis(5);
-/// Bytes of frames that are frozen for a finding.
-const FROZEN_BYTES: usize = 4 << 20;
-/// Findings within each second for which frames are frozen: looking through the rings takes milliseconds.
-const FREEZES: u32 = 4;
 
 /// Facts of this host that a ruleset depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(super) struct Constant {
     pub(super) journal_dir: std::path::PathBuf,
     /// Known destinations that the kernel holds at most.
     pub(super) preloaded: usize,
+    /// Who has the power to cut.
+    pub(super) guardian: Guardian,
 }
 
 /// The judgement and its hands.
@@ -74,10 +77,7 @@ pub(super) struct Judge {
     pub(super) reload: Option<Reload>,
     /// Whether the frames that come are those that can decide: they are remembered longer.
     pub(super) early: bool,
-    recent: Option<Recent>,
-    evidence: Option<Store>,
-    /// Since when, and how often, frames were frozen.
-    frozen: (Instant, u32),
+    memory: Memory,
     cut: Option<Cut>,
     known: Known,
     board: Board,
@@ -117,9 +117,7 @@ impl Judge {
             policy_origin,
             reload: None,
             early: true,
-            recent: None,
-            evidence: None,
-            frozen: (Instant::now(), 0),
+            memory: Memory::default(),
             cut: None,
             known: Known::default(),
             board: Board::default(),
@@ -133,24 +131,6 @@ impl Judge {
         }
     }
 
-    /// Remembers the last frames from now on, and keeps those about a finding.
-    pub(super) fn keep_evidence(&mut self, config: &Config) {
-        if config.evidence_ring == 0 {
-            return;
-        }
-        let inbox = self.shared.inbox.clone();
-        let tell = move |record| inbox.send(Message::Record(Box::new(record)));
-        match Store::spawn(config.evidence_dir(), config.evidence_cap, tell) {
-            Ok(store) => {
-                self.evidence = Some(store);
-                self.recent = Some(Recent::new(config.evidence_ring));
-            }
-            Err(error) => {
-                tracing::error!(%error, state = "findings are told without frames", "no thread for evidence");
-            }
-        }
-    }
-
     /// Judges a frame; what it decides is in the kernel when this returns.
     pub(super) fn frame(&mut self, frame: Frame<'_>) {
         let at = Timestamp::from_nanos(frame.at_ns);
@@ -158,9 +138,7 @@ impl Judge {
             self.engine.handle_timeout(at);
             self.drain();
         }
-        if let Some(recent) = &mut self.recent {
-            recent.push(&frame, self.early);
-        }
+        self.memory.keep(&frame, self.early);
         self.engine.handle(Input::Frame(frame));
         self.drain();
     }
@@ -181,10 +159,13 @@ impl Judge {
 
     fn drain(&mut self) {
         let mut effect = Effect::default();
+        let mut asked = Vec::new();
         let mut any = false;
         while let Some(output) = self.engine.poll_output() {
             any = true;
             match output {
+                Output::Approve(_) => {}
+                Output::AskOwner(flow) => asked.push(flow),
                 Output::Contain(order) => {
                     if let Some(cut) = &mut self.cut {
                         let done = cut.apply(&order);
@@ -195,8 +176,17 @@ impl Judge {
                 Output::Record(record) => self.pending.push(*record),
             }
         }
+        let owner = effect.owner.clone();
+        let applied = !effect.receipts.is_empty();
         if any {
             self.tell(effect);
+        }
+        if applied && self.cut.as_ref().is_some_and(|cut| !cut.can_cut()) {
+            self.cannot_cut("it did not answer".to_owned());
+        }
+        for flow in asked {
+            let process = self.owner_of(&flow, owner.as_ref()).map(Box::new);
+            self.input(Input::Fact(HostFact::Owner { flow, process }, clock::now()));
         }
     }
 
@@ -213,7 +203,11 @@ impl Judge {
                 tracing::warn!(detector = %finding.detector, finding = %finding.id, action = ?finding.decision.action, "finding");
                 self.freeze(finding);
             }
+            let wanted = previewed(&record.body);
             self.write_down(record);
+            if let Some((scope, containment)) = wanted {
+                self.preview_for(scope, containment);
+            }
         }
         self.pending = pending;
         for receipt in effect.receipts {
@@ -226,38 +220,6 @@ impl Judge {
             }
         }
         self.stale = true;
-    }
-
-    /// Freezes the frames about the remote end of a finding that cut, or would have.
-    fn freeze(&mut self, finding: &Finding) {
-        let decided = matches!(finding.decision.action, Action::Contain | Action::Withhold);
-        let (Some(recent), Some(store)) = (&self.recent, &self.evidence) else { return };
-        let Some(flow) = finding.flow.as_ref().filter(|_| decided) else { return };
-        let now = Instant::now();
-        if now.duration_since(self.frozen.0) >= Duration::from_secs(1) {
-            self.frozen = (now, 0);
-        }
-        if self.frozen.1 >= FREEZES {
-            return;
-        }
-        self.frozen.1 += 1;
-        let kept = store.keep(Freeze {
-            finding: finding.id.clone(),
-            containment: finding.decision.containment.clone(),
-            explanation: finding.explanation.clone(),
-            matched_at: finding.matched_at,
-            selection: recent.about(flow.key().remote.ip(), FROZEN_BYTES),
-            processes: finding
-                .process
-                .as_ref()
-                .map(|process| tree(process.pid))
-                .unwrap_or_default(),
-        });
-        if !kept {
-            let detail =
-                format!("the frames of finding {} were not kept: too many wait", finding.id);
-            self.gap("evidence", 1, detail);
-        }
     }
 
     fn owner_of(&mut self, flow: &FlowKey, known: Option<&(FlowKey, Process)>) -> Option<Process> {
@@ -376,8 +338,8 @@ impl Judge {
         self.rearm_at = None;
         let is_needed = || {
             policy.mode == Mode::Enforce
-                || Enforcer::is_holding().unwrap_or(false)
-                || known::is_left_behind()
+                || self.is_holding().unwrap_or(false)
+                || known::is_left_behind(&self.constant.guardian)
         };
         if self.cut.is_none() && !is_needed() {
             return;
@@ -391,7 +353,6 @@ impl Judge {
             tracing::error!(error = %why, state = "detection goes on; nothing new can be cut", help = "run `sekisho doctor`", "cannot enforce");
             self.rearm_at = Some(clock::now().after(REARM_AFTER));
         }
-        self.shared.metrics.values().table_owned = outcome.is_ok();
         self.input(Input::Fact(HostFact::Enforcement(outcome), clock::now()));
         self.adopt_held();
     }
@@ -402,11 +363,12 @@ impl Judge {
             || self.rearm_at.is_some()
             || self.engine.requested_mode() == Mode::Enforce
             || !self.engine.held().containments.is_empty()
-            || Enforcer::is_holding().unwrap_or(true)
+            || self.is_holding().unwrap_or(true)
         {
             return;
         }
-        match Enforcer::remove() {
+        let Some(cut) = &mut self.cut else { return };
+        match cut.remove() {
             Ok(()) => {
                 self.cut = None;
                 self.wish_known();
@@ -421,9 +383,10 @@ impl Judge {
     }
 
     fn open_cut(&mut self, plan: &Plan) -> Result<(), String> {
-        let warden = Warden::spawn(self.shared.inbox.clone(), Arc::clone(&self.shared.metrics))
+        let guardian = self.constant.guardian.clone();
+        let warden = Warden::spawn(self.shared.inbox.clone(), guardian.clone())
             .map_err(|error| format!("no thread for the warden: {error}"))?;
-        self.cut = Some(Cut::open(plan, warden).map_err(|error| causes(&error))?);
+        self.cut = Some(Cut::open(plan, guardian, warden).map_err(|error| causes(&error))?);
         Ok(())
     }
 
@@ -446,7 +409,13 @@ impl Judge {
             }
             let until = now.after(held.until_in);
             containments.push(match known {
-                Some(known) => Containment { until, scope: held.scope, ..known },
+                // What the kernel counts down on trial is the trial, not the lease. More time than that: it was confirmed.
+                Some(known) if known.trial_until.is_some_and(|trial| until <= trial.after(ADOPTING)) => {
+                    Containment { trial_until: Some(until), scope: held.scope, ..known }
+                }
+                Some(known) => {
+                    Containment { until, scope: held.scope, trial_until: None, ..known }
+                }
                 None => Containment {
                     id: held.id,
                     level: held.scope.level(),
@@ -475,6 +444,7 @@ impl Judge {
             Message::Collector(addresses) => self.collector_at(addresses),
             Message::Drift(drifted) => self.mend(&drifted),
             Message::Detectors(rules) => self.engine.adopt_detectors(*rules, clock::now()),
+            Message::Guardian(presence) => self.guardian_is(presence),
             Message::KnownDue => self.wish_known(),
             Message::Order(request) => self.order(request),
             Message::Policy(policy) => self.adopt(*policy, "collector"),
@@ -486,26 +456,35 @@ impl Judge {
                     self.publish();
                 }
             }
+            Message::Preview(request) => self.preview(*request),
             Message::Piece(piece, back) => {
                 // Where nobody takes it back, it is dropped here.
                 let _ = back.send(self.engine.exchange_piece(*piece));
             }
             Message::Record(record) => self.write_down(*record),
-            Message::Reload => {
+            Message::Reload(request) => {
                 if let Some(reload) = &self.reload {
-                    reload.ask();
+                    reload.ask(request);
                 }
             }
-            Message::Reloaded { counts, why } => self.reloaded(&counts, why),
+            Message::Reloaded { counts, refused, forced_by } => {
+                self.reloaded(&counts, refused, forced_by);
+            }
             Message::Stop => return false,
         }
         true
     }
 
     /// Rules were read anew, or the old ones stay; on record either way.
-    fn reloaded(&mut self, counts: &SourceCounts, why: Option<String>) {
+    fn reloaded(
+        &mut self,
+        counts: &SourceCounts,
+        refused: Option<String>,
+        forced_by: Option<String>,
+    ) {
         let version = self.engine.policy_version();
-        let outcome = if why.is_none() { "rules-reloaded" } else { "rules-refused" };
+        let outcome = if refused.is_none() { "rules-reloaded" } else { "rules-refused" };
+        let why = refused.or_else(|| forced_by.map(|by| format!("forced by {by}")));
         let total = self.engine.rules().indicators.counts().total();
         tracing::info!(outcome, indicators = total, "rules");
         self.tell_indicators(counts, total);
@@ -531,17 +510,60 @@ impl Judge {
             return;
         }
         let detail = drifted.what.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
-        tracing::error!(what = %detail, "the kernel holds something else than it should; mending");
+        let who = drifted.who.as_ref().map(|who| format!(", by {who}")).unwrap_or_default();
+        let after = match &drifted.failure {
+            None => "was set right".to_owned(),
+            Some(why) => format!("COULD NOT be set right ({why})"),
+        };
+        tracing::error!(what = %detail, who = ?drifted.who, failure = ?drifted.failure, "the kernel held something else than it should");
         self.gap(
             "drift",
             drifted.what.len() as u64,
-            format!("the kernel held something else than decided and was set right: {detail}"),
+            format!("the kernel held something else than decided and {after}: {detail}{who}"),
         );
-        if let Some(cut) = &mut self.cut {
-            cut.mend(drifted.rules);
-        }
         self.known.look();
         self.publish();
+    }
+
+    /// The guardian went, or came again.
+    fn guardian_is(&mut self, presence: Presence) {
+        match presence {
+            Presence::Back => {
+                if self.cut.is_some() || self.engine.requested_mode() == Mode::Enforce {
+                    let policy = self.engine.policy().clone();
+                    self.arm(&policy);
+                    self.chores(clock::now());
+                    self.wish_known();
+                    self.known.look();
+                }
+            }
+            Presence::Gone(why) => {
+                tracing::error!(error = %why, state = "what is cut stays cut until its lease ends; nothing new can be cut", "the guardian is gone");
+                if let Some(cut) = &mut self.cut {
+                    cut.lose();
+                }
+                self.cannot_cut(why);
+            }
+        }
+        self.publish();
+    }
+
+    /// Nobody can cut: said before anything else is, so that no mode is told that is not in effect.
+    fn cannot_cut(&mut self, why: String) {
+        let why = format!("the guardian is gone: {why}");
+        self.rearm_at = Some(clock::now().after(REARM_SOON));
+        self.input(Input::Fact(HostFact::Enforcement(Err(why)), clock::now()));
+    }
+
+    /// Whether the kernel holds containments of ours, whoever put them there.
+    fn is_holding(&self) -> Result<bool, crate::guardian::AskGuardianError> {
+        Ok(!self.constant.guardian.asker()?.held()?.is_empty())
+    }
+
+    /// The kernel's packet log of a group, bound by the guardian.
+    pub(super) fn packet_log(&mut self, group: u16) -> Result<std::os::fd::OwnedFd, String> {
+        let Some(cut) = &mut self.cut else { return Err("nothing is loaded".to_owned()) };
+        cut.packet_log(group).map_err(|error| causes(&error))
     }
 
     fn order(&mut self, request: OrderRequest) {
@@ -561,7 +583,7 @@ impl Judge {
             (Err(refused), _) => Answer::Refused {
                 error: refused.to_string(),
                 state: "what is cut stays as it was".to_owned(),
-                help: "`sekisho status` shows mode, exemptions and what is cut; only a policy in mode enforce lets a person cut".to_owned(),
+                help: refused.help().to_owned(),
             },
         };
         // A caller that went away does not change what was done.
@@ -577,6 +599,7 @@ impl Judge {
             self.wish_known();
         }
         self.stand_down();
+        self.pass_flows_on();
         self.chores(now);
         self.measure(capture);
         self.publish_with(capture.to_vec());
@@ -596,5 +619,19 @@ impl Judge {
     /// When [`Judge::chores`] has something to do.
     pub(super) fn next_chore(&self) -> Option<Timestamp> {
         self.cut.as_ref().and_then(Cut::next_chore)
+    }
+}
+
+/// The cut that a person has to confirm before it holds: one that the mode withheld, or that is on trial.
+fn previewed(body: &Body) -> Option<(Scope, ContainmentId)> {
+    match body {
+        Body::Finding(finding) if finding.decision.action == Action::Withhold => {
+            let scope = finding.decision.scope.as_deref()?.parse().ok();
+            scope.zip(finding.decision.containment.clone())
+        }
+        Body::Containment(held) if held.trial_until.is_some() => {
+            Some((held.scope.clone(), held.id.clone()))
+        }
+        _ => None,
     }
 }

@@ -4,7 +4,8 @@
 //! | thread | does | waits for |
 //! |---|---|---|
 //! | `detect` | reads frames, judges them, cuts in the same breath; asks for SCHED_FIFO 1 | frames, deadlines, its inbox |
-//! | `warden` | proves each cut, looks for drift each second | its inbox, one second |
+//! | `warden` | has each cut proven by the guardian | its inbox |
+//! | `guardian` | hears what happens on the guardian's side: drift, owners, that it is gone | the guardian |
 //! | `preload` | puts known destinations into the kernel, in small commits | its inbox, two seconds |
 //! | `reload` | reads rules anew, makes them piece by piece | SIGHUP, changed files |
 //! | `journal` | writes records, makes them durable | its queue |
@@ -16,9 +17,10 @@
 //! | from → to | carries | full |
 //! |---|---|---|
 //! | anyone → `detect` | orders, policies, proofs, drift, stop (`Message`) | never: senders are few and rare |
+//! | `detect` → the guardian's `hand` | the plan, the containment set, whole; `detect` waits for the answer | never: one at a time |
 //! | `detect` → `preload` | what shall be held beforehand | never: one for each policy, reload, change of addresses |
 //! | `reload` → `detect` | one piece of the indicators at a time; the old one comes back | never: it waits for the old one |
-//! | `detect` → `warden` | cuts to prove, the set to compare with | never: one for each cut |
+//! | `detect` → `warden` | cuts to prove | never: one for each cut |
 //! | anyone → `journal` | records | counted as lost, told as a gap; nobody waits; the last places are for cuts |
 //! | anyone → `log` | lines | counted as lost, said in the log; nobody waits |
 //! | `journal` → `tokio` | "there is more to send" | collapses into one |
@@ -40,9 +42,9 @@ mod watch;
 mod whereabouts;
 
 pub use realtime::ask_for_realtime;
-pub use start::{RunOutcome, run};
+pub use start::{RunOutcome, prepare, run};
 
-use crate::control::OrderRequest;
+use crate::control::{OrderRequest, PreviewRequest, ReloadRequest};
 use sekisho_engine::detect::indicator_set::Piece;
 use sekisho_engine::rules::{Rules, SourceCounts};
 use sekisho_schema::{ContainmentId, Policy, Proof, Record, Verified};
@@ -59,10 +61,14 @@ enum Message {
     KnownDue,
     /// What rules say beside their indicators.
     Detectors(Box<Rules>),
+    /// The guardian is gone, or there again.
+    Guardian(warden::Presence),
     /// A person's order.
     Order(OrderRequest),
     /// A piece of the indicators to put in its place; the one that was there goes back.
     Piece(Box<Piece>, SyncSender<Piece>),
+    /// What would a cut refuse?
+    Preview(Box<PreviewRequest>),
     /// A policy whose seal held.
     Policy(Box<Verified<Policy>>),
     /// A cut was tried.
@@ -70,20 +76,22 @@ enum Message {
     /// Something to write down that happened elsewhere.
     Record(Box<Record>),
     /// Rules shall be read anew.
-    Reload,
-    /// Rules were read anew, or why not.
-    Reloaded { counts: SourceCounts, why: Option<String> },
+    Reload(ReloadRequest),
+    /// Rules were read anew, or why not; and by whose word, where something was missing on purpose.
+    Reloaded { counts: SourceCounts, refused: Option<String>, forced_by: Option<String> },
     /// End.
     Stop,
 }
 
-/// What the warden found amiss.
+/// What the guardian found amiss and set right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Drifted {
-    /// What differs, in words.
+    /// What differed, in words.
     what: Vec<String>,
-    /// Whether tables, chains or rules are not ours any more.
-    rules: bool,
+    /// Who did it, where the kernel tells.
+    who: Option<String>,
+    /// Why it could not be set right, if it could not.
+    failure: Option<String>,
 }
 
 /// The way into the detecting thread.

@@ -9,7 +9,8 @@ use super::{Inbox, Message};
 use crate::chain::causes;
 use crate::clock;
 use crate::control::KnownStatus;
-use crate::enforce::{BATCH_ELEMENTS, Key, KnownHand, KnownSet, NetlinkError};
+use crate::enforce::{BATCH_ELEMENTS, Key, KnownSet};
+use crate::guardian::{AskGuardianError, Guardian, KnownLink};
 use crate::metrics::Metrics;
 use sekisho_schema::event::Gap;
 use sekisho_schema::{Body, Record, Timestamp};
@@ -50,7 +51,12 @@ impl Preload {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn spawn(inbox: Inbox, metrics: Arc<Metrics>, cap: usize) -> std::io::Result<Self> {
+    pub(super) fn spawn(
+        inbox: Inbox,
+        metrics: Arc<Metrics>,
+        cap: usize,
+        guardian: Guardian,
+    ) -> std::io::Result<Self> {
         let (jobs, work) = channel();
         let status = Arc::new(Mutex::new(KnownStatus::default()));
         let shown = Arc::clone(&status);
@@ -60,6 +66,7 @@ impl Preload {
                 metrics,
                 status: shown,
                 cap,
+                guardian,
                 hand: None,
                 held: BTreeMap::new(),
                 at: 0,
@@ -86,7 +93,8 @@ struct Holding {
     metrics: Arc<Metrics>,
     status: Arc<Mutex<KnownStatus>>,
     cap: usize,
-    hand: Option<KnownHand>,
+    guardian: Guardian,
+    hand: Option<KnownLink>,
     /// What the kernel was made to hold, by its end.
     held: BTreeMap<Option<Timestamp>, KnownSet>,
     /// Where the next samples are taken.
@@ -155,6 +163,11 @@ impl Holding {
             Err(error) => {
                 let why = causes(&error);
                 tracing::error!(error = %why, state = "known destinations are cut when they are seen, not before", "cannot preload the kernel");
+                if error.is_gone() {
+                    // What the kernel holds, it keeps; whoever comes again is asked what that is.
+                    self.hand = None;
+                    self.held.clear();
+                }
                 self.show(|status| status.failure = Some(why));
                 self.renew_at = Some(Instant::now() + RETRY);
                 None
@@ -172,7 +185,7 @@ impl Holding {
         &mut self,
         wanted: &Wanted,
         work: &Receiver<Job>,
-    ) -> Result<Option<Job>, NetlinkError> {
+    ) -> Result<Option<Job>, AskGuardianError> {
         if self.hand.is_none() {
             self.adopt()?;
         }
@@ -217,8 +230,8 @@ impl Holding {
     }
 
     /// Opens the hand, and takes over what an earlier run left: what is wanted no more must go.
-    fn adopt(&mut self) -> Result<(), NetlinkError> {
-        let mut hand = KnownHand::open()?;
+    fn adopt(&mut self) -> Result<(), AskGuardianError> {
+        let mut hand = self.guardian.known()?;
         let found = hand.read()?;
         self.renewing = !found.is_empty();
         if !found.is_empty() {
@@ -243,8 +256,8 @@ impl Holding {
         &mut self,
         keys: &[Key],
         work: &Receiver<Job>,
-        write: impl Fn(&mut KnownHand, &[Key]) -> Result<(), NetlinkError>,
-    ) -> (usize, Result<Option<Job>, NetlinkError>) {
+        write: impl Fn(&mut KnownLink, &[Key]) -> Result<(), AskGuardianError>,
+    ) -> (usize, Result<Option<Job>, AskGuardianError>) {
         let Some(hand) = &mut self.hand else { return (0, Ok(None)) };
         let mut done = 0;
         for batch in keys.chunks(BATCH_ELEMENTS) {
@@ -274,7 +287,7 @@ impl Holding {
         }
         let Some(hand) = &mut self.hand else { return };
         if let Ok(dropped) = hand.dropped() {
-            self.show(|status| status.dropped = dropped.packets);
+            self.show(|status| status.dropped = dropped);
         }
         let now = clock::now();
         self.held.retain(|until, _| until.is_none_or(|until| until > now));

@@ -3,7 +3,7 @@
 use super::Message;
 use super::shared::Shared;
 use crate::chain::causes;
-use crate::control::{Serving, serve_control, serve_metrics};
+use crate::control::{ReloadRequest, Serving, serve_control, serve_metrics};
 use crate::sync;
 use rustls::ClientConfig;
 use std::net::SocketAddr;
@@ -123,7 +123,7 @@ async fn heed_signals(shared: Arc<Shared>) {
         let message = tokio::select! {
             _ = terminate.recv() => Message::Stop,
             _ = interrupt.recv() => Message::Stop,
-            _ = hangup.recv() => Message::Reload,
+            _ = hangup.recv() => Message::Reload(ReloadRequest::default()),
         };
         shared.inbox.send(message);
     }

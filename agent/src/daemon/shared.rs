@@ -3,7 +3,7 @@
 use super::{Inbox, Message};
 use crate::chain::causes;
 use crate::clock;
-use crate::control::{JournalStatus, OrderRequest, Serving, Status};
+use crate::control::{JournalStatus, OrderRequest, PreviewRequest, ReloadRequest, Serving, Status};
 use crate::journal::JournalHealth;
 use crate::metrics::Metrics;
 use crate::state::{LoadPolicyError, adopt_policy};
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) trust_dir: PathBuf,
     /// Version and digest of the last policy adopted or refused; one adoption at a time.
     pub(super) adopting: Mutex<Adopting>,
+    /// How the guardian fares, while it is there.
+    pub(super) guardian: Mutex<Option<crate::guardian::State>>,
 }
 
 /// Which policy is in force and which one was refused last.
@@ -47,6 +49,11 @@ impl Shared {
     /// Puts facts beside those that are known.
     pub(super) fn learn_facts(&self, facts: impl IntoIterator<Item = (String, String)>) {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).extend(facts);
+    }
+
+    /// Takes note of how the guardian fares; `None` when it is gone.
+    pub(super) fn guardian_is(&self, state: Option<crate::guardian::State>) {
+        *self.guardian.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     fn snapshot(&self) -> Arc<Status> {
@@ -131,6 +138,7 @@ impl Serving for Shared {
         status.policy.refused.clone_from(&self.adopting().refused);
         status.policy.frozen = status.policy.expires.is_some_and(|expires| expires <= status.at);
         status.collector = self.sync.status();
+        status.guardian = self.guardian.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status
     }
 
@@ -140,6 +148,14 @@ impl Serving for Shared {
 
     fn order(&self, request: OrderRequest) {
         self.inbox.send(Message::Order(request));
+    }
+
+    fn reload(&self, request: ReloadRequest) {
+        self.inbox.send(Message::Reload(request));
+    }
+
+    fn preview(&self, request: PreviewRequest) {
+        self.inbox.send(Message::Preview(Box::new(request)));
     }
 
     fn metrics(&self) -> &Metrics {

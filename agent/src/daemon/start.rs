@@ -13,6 +13,7 @@ use crate::chain::{Complaint, causes};
 use crate::clock;
 use crate::config::Config;
 use crate::control::{Status, open_control};
+use crate::guardian::{self, Guardian};
 use crate::host::geoip::Places;
 use crate::journal::{JournalHandle, JournalOptions, spawn};
 use crate::metrics::Metrics;
@@ -51,6 +52,37 @@ pub enum RunOutcome {
     AsRequested,
     /// In a lower mode than policy asked for.
     BelowRequested,
+}
+
+/// Makes sure that somebody has the power to cut, and lays our own down: before there are other threads.
+///
+/// # Errors
+/// A [`Complaint`] when the power can't be laid down. That no guardian could be started is told by the mode.
+pub fn prepare(config: &Config) -> Result<(), Complaint> {
+    // A unit that may not cut starts nobody who can: another unit does.
+    if config.start_guardian && guardian::has_net_admin() {
+        let arguments = guardian_arguments(config);
+        if let Err(error) = guardian::ensure(&config.guardian_socket(), &config.state, &arguments) {
+            // Not fatal: detection goes on, and the mode says that nothing can be cut.
+            tracing::error!(error = %causes(&error), "no guardian");
+        }
+    }
+    guardian::shed_net_admin().map_err(cannot("begin", "is the agent started as root?"))
+}
+
+fn guardian_arguments(config: &Config) -> Vec<String> {
+    let mut arguments = vec![
+        "--run".to_owned(),
+        config.run.display().to_string(),
+        "--state".to_owned(),
+        config.state.display().to_string(),
+        "--linger".to_owned(),
+        config.linger.as_secs().to_string(),
+    ];
+    if !config.own_tables {
+        arguments.push("--shared".to_owned());
+    }
+    arguments
 }
 
 /// Runs the agent until it is told to stop; says `ready` on `console` once it watches and can cut.
@@ -184,6 +216,7 @@ fn share(
             digest: loaded.digest.clone(),
             ..Adopting::default()
         }),
+        guardian: Mutex::default(),
     }
 }
 
@@ -293,6 +326,7 @@ fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
         enforcement: None,
         coverage: Vec::new(),
         known: KnownStatus::default(),
+        guardian: None,
         journal: JournalStatus::default(),
         collector: CollectorStatus::default(),
     }
@@ -343,14 +377,16 @@ impl Beginning<'_> {
         for error in &rules.left_out {
             tracing::error!(error = %causes(error), state = "it is left out; the other rules are in force", help = "`sekisho check`", "cannot use rules");
         }
-        let (counts, total) = (rules.counts, rules.rules.indicators.counts().total());
+        let (in_force, total) = (rules.in_force, rules.rules.indicators.counts().total());
         engine.handle(Input::Rules(Box::new(rules.rules), now));
+        let guardian = Guardian::at(config.guardian_socket(), &boot);
         let constant = Constant {
             host: config.host.clone(),
             boot,
             started_at: now,
             journal_dir: config.journal_dir(),
             preloaded: config.preloaded,
+            guardian: guardian.clone(),
         };
         let ground = Ground { uplinks, on_link, collector };
         let places = places(config);
@@ -361,12 +397,16 @@ impl Beginning<'_> {
         };
         let mut judge =
             Judge::new(engine, constant, ground, Arc::clone(&shared), journal, places, origin);
-        judge.tell_indicators(&counts, total);
-        judge.keep_evidence(config);
+        judge.tell_indicators(&in_force.counts, total);
+        judge.remember(config);
         let (inbox, metrics) = (shared.inbox.clone(), Arc::clone(&shared.metrics));
-        judge.reload = Reload::spawn(sources, counts, inbox, metrics)
+        judge.reload = Reload::spawn(sources, in_force, inbox, metrics)
             .inspect_err(|error| tracing::error!(%error, state = "rules are as they are until a restart", "no thread for reloads"))
             .ok();
+        // Whatever the guardian does from here on is heard, above all that it is gone.
+        if let Err(error) = super::warden::hear(guardian, Arc::clone(&shared)) {
+            tracing::error!(%error, state = "a guardian that is gone is noticed at the next cut", "no thread to hear the guardian");
+        }
         for error in &loaded.refused {
             shared.adopting().refused = Some(causes(error));
             shared.refuse_policy(error, loaded.policy.version);

@@ -1,31 +1,22 @@
-//! The warden thread: proves cuts and watches over them, with a hand of its own on the kernel,
-//! so that no proof ever holds up a cut.
+//! Two threads between the agent and the guardian: one has cuts proven, so that no proof ever holds up a
+//! cut; the other hears what happens on the guardian's side, above all that it is gone.
 
+use super::shared::Shared;
 use super::{Drifted, Inbox, Message};
 use crate::chain::causes;
-use crate::enforce::{Drift, Enforcer};
-use crate::metrics::Metrics;
-use sekisho_schema::{Containment, ContainmentSet};
+use crate::enforce::Ownership;
+use crate::guardian::{Asker, Event, Guardian, listen};
+use sekisho_schema::Containment;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
-/// How often the kernel is compared with what it should hold.
-const CHECK: Duration = Duration::from_secs(1);
+/// A guardian that is gone is called again after this.
+const AGAIN: Duration = Duration::from_millis(50);
 
-/// What the warden is told.
-pub(super) enum Job {
-    /// This is what the kernel shall hold from now on.
-    Desired(ContainmentSet),
-    /// The ruleset was loaded; a hand on it.
-    Hand(Box<Enforcer>),
-    /// A cut to prove.
-    Prove(Containment),
-}
-
-/// The way to the warden.
+/// The way to the proving thread.
 pub(super) struct Warden {
-    jobs: Sender<Job>,
+    jobs: Sender<Containment>,
 }
 
 impl Warden {
@@ -33,95 +24,101 @@ impl Warden {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn spawn(inbox: Inbox, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(super) fn spawn(inbox: Inbox, guardian: Guardian) -> std::io::Result<Self> {
         let (jobs, work) = channel();
-        std::thread::Builder::new().name("warden".to_owned()).spawn(move || {
-            Watching { inbox, metrics, hand: None, desired: ContainmentSet::default(), last: None }
-                .run(&work)
-        })?;
+        std::thread::Builder::new()
+            .name("warden".to_owned())
+            .spawn(move || Proving { inbox, guardian, asker: None }.run(&work))?;
         Ok(Self { jobs })
     }
 
-    pub(super) fn tell(&self, job: Job) {
+    /// Has a cut proven.
+    pub(super) fn prove(&self, containment: Containment) {
         // A warden that is gone is seen by proofs that never come; the cut holds without it.
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.send(containment);
     }
 }
 
-struct Watching {
+struct Proving {
     inbox: Inbox,
-    metrics: Arc<Metrics>,
-    hand: Option<Enforcer>,
-    desired: ContainmentSet,
-    last: Option<Drifted>,
+    guardian: Guardian,
+    asker: Option<Asker>,
 }
 
-impl Watching {
-    fn run(mut self, work: &Receiver<Job>) {
-        let mut check_at = Instant::now() + CHECK;
-        loop {
-            match work.recv_timeout(check_at.saturating_duration_since(Instant::now())) {
-                Ok(Job::Desired(set)) => {
-                    self.desired = set;
-                    // What was just asked for may still be on its way into the kernel.
-                    check_at = Instant::now() + CHECK;
-                }
-                Ok(Job::Hand(hand)) => self.hand = Some(*hand),
-                Ok(Job::Prove(containment)) => self.prove(&containment),
-                Err(RecvTimeoutError::Timeout) => {
-                    check_at = Instant::now() + CHECK;
-                    self.check();
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+impl Proving {
+    fn run(mut self, work: &Receiver<Containment>) {
+        while let Ok(containment) = work.recv() {
+            self.prove(&containment);
         }
     }
 
     fn prove(&mut self, containment: &Containment) {
-        let Some(hand) = &mut self.hand else { return };
-        let proof = hand.prove(containment);
-        self.inbox.send(Message::Proved { containment: containment.id.clone(), proof });
-    }
-
-    fn check(&mut self) {
-        let Some(hand) = &mut self.hand else { return };
-        let drifted = match hand.verify(&self.desired) {
-            Ok(drift) => Drifted {
-                rules: drift.iter().any(|drift| matches!(drift, Drift::Ruleset { .. })),
-                what: drift.iter().map(describe).collect(),
-            },
-            Err(error) if error.is_absent() => {
-                Drifted { what: vec!["our tables are gone".to_owned()], rules: true }
+        if self.asker.is_none() {
+            self.asker = self.guardian.asker().ok();
+        }
+        let Some(asker) = &mut self.asker else { return };
+        match asker.prove(containment) {
+            Ok(proof) => {
+                self.inbox.send(Message::Proved { containment: containment.id.clone(), proof });
             }
             Err(error) => {
-                tracing::warn!(error = %causes(&error), "cannot compare the kernel with what it should hold");
-                return;
+                tracing::warn!(error = %causes(&error), containment = %containment.id, "a cut could not be tried");
+                if error.is_gone() {
+                    self.asker = None;
+                }
             }
-        };
-        self.metrics.values().table_owned = !drifted.rules;
-        if drifted.what.is_empty() {
-            self.last = None;
-            return;
-        }
-        // The second time in a row: a release under way right now is no drift.
-        if self.last.replace(drifted.clone()).is_some() || drifted.rules {
-            self.metrics.values().drift += 1;
-            self.inbox.send(Message::Drift(drifted));
-            self.last = None;
         }
     }
 }
 
-fn describe(drift: &Drift) -> String {
-    match drift {
-        Drift::Foreign { element } => format!("{element} is held and nobody asked for it"),
-        Drift::Lease { id, element, left } => format!(
-            "{element} of {id} ends in {} s, which is another end than decided",
-            left.nanos() / 1_000_000_000
-        ),
-        Drift::Missing { id, element } => format!("{element} of {id} is gone"),
-        Drift::Ruleset { table } => {
-            format!("chains or rules of table {table} sekisho were changed")
+/// What is known of the guardian.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is there, or there again: it knows nothing of what we want.
+    Back,
+    /// It is gone: nothing new can be cut.
+    Gone(String),
+}
+
+/// Hears the guardian for as long as the agent runs.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(super) fn hear(guardian: Guardian, shared: Arc<Shared>) -> std::io::Result<()> {
+    let hearing = move || {
+        let mut is_present = false;
+        loop {
+            let ended = listen(&guardian, |event| {
+                if !std::mem::replace(&mut is_present, true) {
+                    shared.inbox.send(Message::Guardian(Presence::Back));
+                }
+                told(event, &shared);
+                true
+            });
+            if std::mem::replace(&mut is_present, false) {
+                let why = ended.err().map_or_else(String::new, |error| causes(&error));
+                shared.metrics.values().table_owned = false;
+                shared.guardian_is(None);
+                shared.inbox.send(Message::Guardian(Presence::Gone(why)));
+            }
+            std::thread::sleep(AGAIN);
         }
+    };
+    std::thread::Builder::new().name("guardian".to_owned()).spawn(hearing).map(drop)
+}
+
+fn told(event: Event, shared: &Shared) {
+    let owned = |ownership: &Ownership| *ownership == Ownership::Owned;
+    match event {
+        Event::Present { state } => {
+            shared.metrics.values().table_owned = owned(&state.ownership);
+            shared.guardian_is(Some(state));
+        }
+        Event::Owned { ownership } => shared.metrics.values().table_owned = owned(&ownership),
+        Event::Drift { what, who, failure } => {
+            shared.metrics.values().drift += 1;
+            shared.inbox.send(Message::Drift(Drifted { what, who, failure }));
+        }
+        Event::Links => {}
     }
 }

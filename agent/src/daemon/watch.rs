@@ -266,7 +266,7 @@ impl Watch {
                 }
             }
             (None, true) if judge.has_known_waiting() => {
-                let opened = self.open_log();
+                let opened = self.open_log(judge);
                 judge.hold_known(opened);
             }
             (Some(_), false) => self.log = None,
@@ -274,8 +274,8 @@ impl Watch {
         }
     }
 
-    fn open_log(&mut self) -> Result<(), String> {
-        let log = RefusedLog::open(LOG_GROUP).map_err(|error| causes(&error))?;
+    fn open_log(&mut self, judge: &mut Judge) -> Result<(), String> {
+        let log = RefusedLog::over(judge.packet_log(LOG_GROUP)?);
         let token = Token(self.next_token);
         self.next_token += 1;
         self.poll

@@ -1,12 +1,13 @@
 //! Set elements, counters and the fingerprint of the rules, over nfnetlink.
 
+use super::hooks::{ANY_FAMILY, GET_CHAIN, GET_RULE, Hook, Posture, changed_meanwhile};
 use super::netlink::{
     CREATE, Channel, NetlinkError, Open, REQUEST, Writer, attribute, attributes, big_endian,
     text_of,
 };
 use super::skeleton::{
     ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, COLLECTOR, CUT_DEST4,
-    CUT_DEST6, DISGUISED, KNOWN, STRICT_DEVICE, TABLE,
+    CUT_DEST6, DEVICE_PREFIX, DISGUISED, KNOWN, PORTS, STRICT_DEVICE, TABLE,
 };
 use sekisho_schema::Scope;
 use std::collections::BTreeMap;
@@ -19,8 +20,6 @@ use std::time::Duration;
 pub(super) const fn nft(message: u16) -> u16 {
     10 << 8 | message
 }
-const GET_CHAIN: u16 = nft(4);
-const GET_RULE: u16 = nft(7);
 pub(super) const NEW_ELEMENT: u16 = nft(12);
 pub(super) const GET_ELEMENT: u16 = nft(13);
 pub(super) const DELETE_ELEMENT: u16 = nft(14);
@@ -30,9 +29,11 @@ pub(super) const BATCH: [u16; 2] = [0x10, 0x11];
 
 /// `NFPROTO_INET` (linux/netfilter.h); so are the next.
 pub(super) const INET: u8 = 1;
-const NETDEV: u8 = 5;
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
+pub(super) const NETDEV: u8 = 5;
+pub(super) const IPV4: u8 = 2;
+pub(super) const IPV6: u8 = 10;
+/// The families in which tables of ours are.
+pub(super) const FAMILIES: [u8; 4] = [INET, NETDEV, IPV4, IPV6];
 
 /// Elements changed in one commit: 64 bytes of comment each still fit the 65,535 bytes of one attribute.
 const COMMIT_ELEMENTS: usize = 400;
@@ -160,7 +161,9 @@ impl Cell {
             }
             Scope::Host => (Slot::ArmedHost, Slot::ArmedHostDevice),
             Scope::ManagementOnly => (Slot::ArmedManagement, Slot::ArmedManagementDevice),
-            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_) => return Vec::new(),
+            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_) => {
+                return Vec::new();
+            }
         };
         let mut cells = vec![Self::new(families, &[IPV4]), Self::new(families, &[IPV6])];
         for device in devices {
@@ -195,7 +198,7 @@ pub(crate) struct Found {
 }
 
 /// Packets and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Count {
     /// Packets, or frames.
     pub packets: u64,
@@ -204,7 +207,7 @@ pub struct Count {
 }
 
 /// What the ruleset dropped and passed since it was first loaded, both tables together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Passed as the collector's; a packet counts at each hook it passes.
     pub collector: Count,
@@ -236,8 +239,10 @@ impl Counters {
 
 /// The sets of both tables, over a socket that is open before it is needed.
 pub(crate) struct Elements {
-    channel: Channel,
-    writer: Writer,
+    pub(super) channel: Channel,
+    pub(super) writer: Writer,
+    /// What makes packets meet the tables of containments, as it was loaded.
+    pub(super) hooks: Vec<Hook>,
 }
 
 impl Elements {
@@ -246,7 +251,13 @@ impl Elements {
         Ok(Self {
             channel: Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?,
             writer: Writer::default(),
+            hooks: Vec::new(),
         })
+    }
+
+    /// Another hand with a socket of its own, for a ruleset whose hooks are known.
+    pub(super) fn open_knowing(hooks: &[Hook]) -> Result<Self, NetlinkError> {
+        Ok(Self { hooks: hooks.to_vec(), ..Self::open()? })
     }
 
     /// Makes the kernel hold and let go of these cells, both tables in one commit; more than [`COMMIT_ELEMENTS`] go in several.
@@ -273,17 +284,52 @@ impl Elements {
         Ok(())
     }
 
+    /// One commit; what is asserted takes effect with it, whether the hooks were there or not.
     fn commit_once(
         &mut self,
         releases: &[Cell],
         asserts: &[(Cell, &str, Duration)],
     ) -> Result<(), NetlinkError> {
+        if asserts.is_empty() {
+            return self.commit_batch(releases, asserts, None, None);
+        }
+        match self.posture()? {
+            Posture::Unhooked => {
+                // The first hook on a device makes the kernel rewrite its own code, for 0.1 ms: what packets of every
+                // socket meet goes before it, and only frames of packet sockets wait.
+                let of_frames = |cell: &Cell| cell.slot.family() == NETDEV;
+                let is_packets = |assert: &&(Cell, &str, Duration)| !of_frames(&assert.0);
+                let packets: Vec<_> = asserts.iter().filter(is_packets).copied().collect();
+                self.commit_batch(&[], &packets, None, Some(INET))?;
+                self.commit_batch(releases, asserts, None, Some(NETDEV))
+            }
+            Posture::Hooked(generation) => {
+                match self.commit_batch(releases, asserts, Some(generation), None) {
+                    // Whoever changed the ruleset may have taken the hooks away.
+                    Err(error) if changed_meanwhile(&error) => {
+                        self.commit_batch(releases, asserts, None, Some(ANY_FAMILY))
+                    }
+                    result => result,
+                }
+            }
+        }
+    }
+
+    fn commit_batch(
+        &mut self,
+        releases: &[Cell],
+        asserts: &[(Cell, &str, Duration)],
+        generation: Option<[u8; 4]>,
+        hooks: Option<u8>,
+    ) -> Result<(), NetlinkError> {
         self.writer.clear();
         let first = self.channel.next();
-        // nfgenmsg: family, version 0, resource id in network order: the subsystem.
-        let begin = self.writer.message(BATCH[0], REQUEST, first, &[0, 0, 0, 10]);
+        let begin = self.begin_batch(first, generation);
         self.writer.end_message(&begin);
         let mut last = None;
+        if let Some(family) = hooks {
+            self.write_hooks(family);
+        }
         for group in asserts.chunk_by(|a, b| a.0.slot == b.0.slot) {
             let Some((Cell { slot, .. }, ..)) = group.first() else { continue };
             // Adding what is there may keep its old end (kernels before 6.12), deleting what is not there fails the
@@ -379,7 +425,7 @@ impl Elements {
     /// Reads the counters of both tables.
     pub(crate) fn counters(&mut self) -> Result<Counters, NetlinkError> {
         let mut counters = Counters::default();
-        for family in [INET, NETDEV] {
+        for family in FAMILIES {
             let mut body = Writer::default();
             // NFTA_OBJ_TABLE, NFTA_OBJ_TYPE = NFT_OBJECT_COUNTER
             body.text(1, TABLE);
@@ -415,20 +461,33 @@ impl Elements {
         Ok(counters)
     }
 
-    /// A fingerprint of our chains and rules per table; it changes when anybody touches them, and with the process.
+    /// A fingerprint of our chains and rules per layer; it changes when anybody touches them, and with the process.
+    ///
+    /// Hooks that were taken away as a whole count as they were loaded.
     pub(crate) fn fingerprint(&mut self) -> Result<[u64; 2], NetlinkError> {
-        let mut prints = [0; 2];
-        for (print, family) in prints.iter_mut().zip([INET, NETDEV]) {
-            let mut hasher = DefaultHasher::new();
+        let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
+        let [packets, frames] = &mut hashers;
+        let mut hooks = self.read_hooks()?;
+        if hooks.is_empty() {
+            hooks.clone_from(&self.hooks);
+        }
+        for family in FAMILIES {
+            let hasher = if family == NETDEV { &mut *frames } else { &mut *packets };
+            let own: Vec<&Hook> = hooks.iter().filter(|hook| hook.is_of(family)).collect();
+            own.hash(hasher);
             let mut body = Writer::default();
             body.text(1, TABLE);
             let head = [&[family, 0, 0, 0], body.as_bytes()].concat();
             // NFTA_CHAIN_NAME, _HOOK, _POLICY; then NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA. Handles, positions and use counts vary.
-            for (request, kinds) in [(GET_CHAIN, [3, 4, 5]), (GET_RULE, [2, 4, 7])] {
+            for (request, kinds, name) in [(GET_CHAIN, [3, 4, 5], 3), (GET_RULE, [2, 4, 7], 2)] {
                 let parts =
                     self.channel.dump(request, &head, |parts: &mut Vec<Vec<u8>>, answer| {
                         let body = answer.body.get(4..).unwrap_or_default();
-                        if attribute(body, 1).map(text_of).as_deref() == Some(TABLE) {
+                        let chain = attribute(body, name).unwrap_or_default();
+                        if attribute(body, 1).map(text_of).as_deref() == Some(TABLE)
+                            && !own.iter().any(|hook| hook.is_named(chain))
+                            && text_of(chain) != PORTS
+                        {
                             parts.extend(
                                 kinds.iter().map(|kind| {
                                     attribute(body, *kind).unwrap_or_default().to_vec()
@@ -436,11 +495,10 @@ impl Elements {
                             );
                         }
                     })?;
-                parts.hash(&mut hasher);
+                parts.hash(hasher);
             }
-            *print = hasher.finish();
         }
-        Ok(prints)
+        Ok(hashers.map(|hasher| hasher.finish()))
     }
 
     /// Names of the base chains of devices that our `netdev` table has.
@@ -449,7 +507,7 @@ impl Elements {
             let body = answer.body.get(4..).unwrap_or_default();
             if attribute(body, 1).map(text_of).as_deref() == Some(TABLE) {
                 names.extend(
-                    attribute(body, 3).map(text_of).filter(|name| name.starts_with("dev_")),
+                    attribute(body, 3).map(text_of).filter(|name| name.starts_with(DEVICE_PREFIX)),
                 );
             }
         })

@@ -3,7 +3,8 @@
 //! The kernel handles one commit at a time, whoever asks: a commit of a million elements would hold up a cut
 //! for seconds. Each of ours is bounded by [`BATCH_ELEMENTS`]; whoever drives this hand pauses between them.
 
-use super::elements::{BATCH, DELETE_ELEMENT, GET_ELEMENT, INET, NEW_ELEMENT};
+use super::elements::{BATCH, DELETE_ELEMENT, GET_ELEMENT, IPV4, IPV6, NEW_ELEMENT};
+use super::hooks::{has_ports, rest_ports, write_ports};
 use super::netlink::{
     ACK, CREATE, Channel, NetlinkError, Open, REQUEST, Writer, attribute, attributes,
 };
@@ -16,6 +17,13 @@ use std::time::Duration;
 pub const BATCH_ELEMENTS: usize = 256;
 /// The lease of an element that is about to be deleted.
 const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// Where a destination is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    family: u8,
+    set: &'static str,
+}
 
 /// A destination known beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,12 +85,12 @@ impl Key {
         }
     }
 
-    const fn set(self) -> &'static str {
+    const fn place(self) -> Place {
         match self {
-            Self::V4(_) => KNOWN4,
-            Self::V4Port(..) => KNOWN4_PORT,
-            Self::V6(_) => KNOWN6,
-            Self::V6Port(..) => KNOWN6_PORT,
+            Self::V4(_) => Place { family: IPV4, set: KNOWN4 },
+            Self::V4Port(..) => Place { family: IPV4, set: KNOWN4_PORT },
+            Self::V6(_) => Place { family: IPV6, set: KNOWN6 },
+            Self::V6Port(..) => Place { family: IPV6, set: KNOWN6_PORT },
         }
     }
 
@@ -183,7 +191,6 @@ impl KnownSet {
 pub struct KnownHand {
     elements: super::elements::Elements,
     channel: Channel,
-    writer: Writer,
 }
 
 impl KnownHand {
@@ -195,7 +202,6 @@ impl KnownHand {
         Ok(Self {
             elements: super::elements::Elements::open()?,
             channel: Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?,
-            writer: Writer::default(),
         })
     }
 
@@ -204,15 +210,7 @@ impl KnownHand {
     /// # Errors
     /// [`NetlinkError`]; nothing of the batch was written. At most [`BATCH_ELEMENTS`] keys at a time.
     pub fn hold(&mut self, keys: &[Key], lease: Duration, renew: bool) -> Result<(), NetlinkError> {
-        self.commit(keys, |hand, group| {
-            // Adding what is there may keep its old end (kernels before 6.12), deleting what is not there
-            // fails the batch: add, delete, add holds in every case, and no packet sees between.
-            if renew {
-                hand.message(NEW_ELEMENT, CREATE, group, Some(lease));
-                hand.message(DELETE_ELEMENT, 0, group, None);
-            }
-            hand.message(NEW_ELEMENT, CREATE, group, Some(lease))
-        })
+        KnownWriter::over(&mut self.channel).hold(keys, lease, renew)
     }
 
     /// Makes the kernel let go of keys, held or not, in one commit.
@@ -220,21 +218,23 @@ impl KnownHand {
     /// # Errors
     /// [`NetlinkError`]; nothing of the batch was written.
     pub fn release(&mut self, keys: &[Key]) -> Result<(), NetlinkError> {
-        self.commit(keys, |hand, group| {
-            hand.message(NEW_ELEMENT, CREATE, group, Some(AT_ONCE));
-            hand.message(DELETE_ELEMENT, 0, group, None)
-        })
+        KnownWriter::over(&mut self.channel).release(keys)
     }
 
-    /// Whether the kernel holds every one of these keys.
+    /// Whether the kernel holds every one of these keys, and lets packets meet them.
     ///
     /// # Errors
     /// [`NetlinkError`] when it can't be asked; that the tables or a key are gone is no error.
     pub fn is_holding(&mut self, keys: &[Key]) -> Result<bool, NetlinkError> {
-        for group in keys.chunk_by(|a, b| a.set() == b.set()) {
-            self.writer.clear();
-            let (_, sequence) = self.message(GET_ELEMENT, ACK, group, None);
-            match self.channel.transact(self.writer.as_bytes(), sequence, sequence) {
+        for group in keys.chunk_by(|a, b| a.place() == b.place()) {
+            let Some(first) = group.first() else { continue };
+            if first.port().is_some() && !has_ports(&mut self.channel, first.place().family)? {
+                return Ok(false);
+            }
+            let mut asking = KnownWriter::over(&mut self.channel);
+            let (_, sequence) = asking.message(GET_ELEMENT, ACK, group, None);
+            let KnownWriter { channel, writer } = asking;
+            match channel.transact(writer.as_bytes(), sequence, sequence) {
                 Ok(()) => {}
                 Err(error) if error.is_absent() => return Ok(false),
                 Err(error) => return Err(error),
@@ -249,11 +249,12 @@ impl KnownHand {
     /// [`NetlinkError`]; [`NetlinkError::is_absent`] without our tables.
     pub fn read(&mut self) -> Result<KnownSet, NetlinkError> {
         let mut all = KnownSet::default();
-        for set in [KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT] {
-            self.writer.clear();
-            self.writer.text(1, TABLE);
-            self.writer.text(2, set);
-            let head = [&[INET, 0, 0, 0], self.writer.as_bytes()].concat();
+        for key in [Key::V4(0), Key::V4Port(0, 0), Key::V6(0), Key::V6Port(0, 0)] {
+            let Place { family, set } = key.place();
+            let mut body = Writer::default();
+            body.text(1, TABLE);
+            body.text(2, set);
+            let head = [&[family, 0, 0, 0], body.as_bytes()].concat();
             let found =
                 self.channel.dump(GET_ELEMENT, &head, |found: &mut Vec<Key>, answer| {
                     let list = answer.body.get(4..).and_then(|body| attribute(body, 3));
@@ -268,12 +269,63 @@ impl KnownHand {
         Ok(all)
     }
 
+    /// Lets packets meet no look for ports while none is held.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel can't be asked; nothing changed.
+    pub fn rest(&mut self) -> Result<(), NetlinkError> {
+        for place in [Key::V4Port(0, 0).place(), Key::V6Port(0, 0).place()] {
+            rest_ports(&mut self.channel, place.family, place.set)?;
+        }
+        Ok(())
+    }
+
     /// What was dropped for such a destination.
     ///
     /// # Errors
     /// [`NetlinkError`] when the counters can't be read.
     pub fn dropped(&mut self) -> Result<Count, NetlinkError> {
         self.elements.counters().map(|Counters { known, .. }| known)
+    }
+}
+
+/// Writes known destinations over a socket that is lent: the one that owns the tables, where one does.
+pub(super) struct KnownWriter<'a> {
+    channel: &'a mut Channel,
+    writer: Writer,
+}
+
+impl<'a> KnownWriter<'a> {
+    pub(super) fn over(channel: &'a mut Channel) -> Self {
+        Self { channel, writer: Writer::default() }
+    }
+
+    pub(super) fn hold(
+        &mut self,
+        keys: &[Key],
+        lease: Duration,
+        renew: bool,
+    ) -> Result<(), NetlinkError> {
+        self.commit(keys, |hand, group| {
+            if let Some(first) = group.first().filter(|key| key.port().is_some()) {
+                // Packets meet the ports from this commit on, if they did not before.
+                write_ports(&mut hand.writer, hand.channel, first.place().family);
+            }
+            // Adding what is there may keep its old end (kernels before 6.12), deleting what is not there
+            // fails the batch: add, delete, add holds in every case, and no packet sees between.
+            if renew {
+                hand.message(NEW_ELEMENT, CREATE, group, Some(lease));
+                hand.message(DELETE_ELEMENT, 0, group, None);
+            }
+            hand.message(NEW_ELEMENT, CREATE, group, Some(lease))
+        })
+    }
+
+    pub(super) fn release(&mut self, keys: &[Key]) -> Result<(), NetlinkError> {
+        self.commit(keys, |hand, group| {
+            hand.message(NEW_ELEMENT, CREATE, group, Some(AT_ONCE));
+            hand.message(DELETE_ELEMENT, 0, group, None)
+        })
     }
 
     fn commit(
@@ -287,7 +339,7 @@ impl KnownHand {
         let begin = self.writer.message(BATCH[0], REQUEST, first, &[0, 0, 0, 10]);
         self.writer.end_message(&begin);
         let mut last = None;
-        for group in keys.chunk_by(|a, b| a.set() == b.set()) {
+        for group in keys.chunk_by(|a, b| a.place() == b.place()) {
             last = Some(write(self, group));
         }
         let Some((open, sequence)) = last else { return Ok(()) };
@@ -308,10 +360,11 @@ impl KnownHand {
     ) -> (Open, u32) {
         let sequence = self.channel.next();
         let writer = &mut self.writer;
-        let message = writer.message(kind, REQUEST | flags, sequence, &[INET, 0, 0, 0]);
+        let Place { family, set } = group.first().unwrap_or(&Key::V4(0)).place();
+        let message = writer.message(kind, REQUEST | flags, sequence, &[family, 0, 0, 0]);
         // NFTA_SET_ELEM_LIST_TABLE, _SET, _ELEMENTS
         writer.text(1, TABLE);
-        writer.text(2, group.first().map_or("", |key| key.set()));
+        writer.text(2, set);
         let list = writer.nest(3);
         for key in group {
             let element = writer.nest(1);

@@ -4,22 +4,32 @@
 //! ours that drops nothing until an element of a set says so, elements that end by themselves, and proof.
 //! Must not know: packets, detectors, policy modes, tokio, the network beyond this host's own kernel.
 
+mod conntrack;
 mod coverage;
+mod drift;
 mod elements;
 mod executor;
 mod flows;
+mod hooks;
 mod known;
 pub(crate) mod netlink;
+mod owner;
+mod packet_log;
 mod plan;
 mod proof;
 mod skeleton;
+mod transplant;
 
+pub use conntrack::{Tracked, TrackedError};
 pub use coverage::coverage;
+pub use drift::{Change, Changes};
 pub use elements::{Count, Counters};
 pub use executor::RunNftError;
 pub use flows::{Destroyed, FlowsError, SocketRecord, Sockets};
 pub use known::{BATCH_ELEMENTS, Key, KnownHand, KnownSet};
 pub use netlink::NetlinkError;
+pub use owner::{Eye, Ownership};
+pub use packet_log::packet_log;
 pub use plan::{Plan, Refusal, is_cut};
 pub use skeleton::{
     DEFAULT_TIMEOUT_SECS, LOG_GROUP, TABLE, device_chain, removal, skeleton, to_json,
@@ -141,7 +151,7 @@ impl ApplyError {
 }
 
 /// A containment that the kernel holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Held {
     /// Its name, from the comment of the element.
     pub id: ContainmentId,
@@ -194,6 +204,7 @@ pub struct Enforcer {
     plan: Plan,
     holding: BTreeMap<Cell, Hold>,
     fingerprint: [u64; 2],
+    owner: owner::Owner,
 }
 
 impl Enforcer {
@@ -207,6 +218,7 @@ impl Enforcer {
             plan: Plan::default(),
             holding: BTreeMap::new(),
             fingerprint: [0; 2],
+            owner: owner::Owner::default(),
         };
         enforcer.reload(plan)?;
         Ok(enforcer)
@@ -234,10 +246,14 @@ impl Enforcer {
             Err(error) if error.is_absent() => {}
             Err(error) => return Err(error.into()),
         }
-        executor::load(&to_json(&skeleton(plan, &stale))?)?;
+        self.load(plan, &stale)?;
         self.plan = plan.clone();
         self.adopt()?;
+        self.elements.learn_hooks()?;
         self.fingerprint = self.elements.fingerprint()?;
+        if self.holding.is_empty() {
+            self.rest();
+        }
         Ok(())
     }
 
@@ -259,10 +275,11 @@ impl Enforcer {
     /// [`NetlinkError`] when the kernel gives no socket.
     pub fn second_hand(&self) -> Result<Self, NetlinkError> {
         Ok(Self {
-            elements: Elements::open()?,
+            elements: Elements::open_knowing(&self.elements.hooks)?,
             plan: self.plan.clone(),
             holding: self.holding.clone(),
             fingerprint: self.fingerprint,
+            owner: owner::Owner::default(),
         })
     }
 
@@ -326,6 +343,9 @@ impl Enforcer {
         }
         let applied = Applied { generation: set.generation, committed_at: clock(), changed };
         self.holding = desired;
+        if self.holding.is_empty() {
+            self.rest();
+        }
         match refused.first().cloned() {
             None => Ok(applied),
             Some(Refused { id, scope, why }) => {
@@ -354,6 +374,12 @@ impl Enforcer {
         }
         let now = clock();
         let found = self.elements.read()?;
+        if found.is_empty() {
+            self.rest();
+        } else if self.elements.is_unhooked()? {
+            // What is held cuts nothing while no packet meets it.
+            drift = ["inet", "netdev"].map(|table| Drift::Ruleset { table }).to_vec();
+        }
         let (desired, _) = self.desired(set, now);
         for (cell, hold) in &desired {
             let left = found
@@ -434,6 +460,19 @@ impl Enforcer {
             }
         }
         (desired, refused)
+    }
+
+    /// Lets no packet meet the empty lists; when that can't be done they cost a little, and judge as well.
+    fn rest(&mut self) {
+        if self.owner.only_looks() {
+            return;
+        }
+        if self.owner.only_looks() {
+            return;
+        }
+        if let Err(error) = self.elements.rest() {
+            tracing::debug!(error = %crate::chain::causes(&error), "cannot take the hooks of empty lists away");
+        }
     }
 
     /// Takes what the kernel holds as what we hold.

@@ -75,6 +75,15 @@ impl NetlinkError {
         matches!(self, Self::Refused { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// The kernel's error number, when it refused.
+    #[must_use]
+    pub(crate) fn code(&self) -> Option<i32> {
+        match self {
+            Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Socket { .. } | Self::Malformed | Self::Unsteady => None,
+        }
+    }
+
     fn refused(code: i32, text: String) -> Self {
         Self::Refused { source: io::Error::from_raw_os_error(code.saturating_neg()), text }
     }
@@ -148,6 +157,12 @@ impl Writer {
         self.align();
     }
 
+    /// An attribute as somebody else wrote it, header included.
+    pub(crate) fn copy(&mut self, whole: &[u8]) {
+        self.bytes.extend_from_slice(whole);
+        self.align();
+    }
+
     /// A string attribute with its final zero.
     pub(crate) fn text(&mut self, kind: u16, text: &str) {
         let length = u16::try_from(text.len() + 5).unwrap_or(u16::MAX);
@@ -170,11 +185,13 @@ pub(crate) struct Answer<'a> {
     pub(crate) kind: u16,
     flags: u16,
     sequence: u32,
+    /// Name of the socket that asked for what is told; 0 for the kernel itself.
+    pub(crate) port: u32,
     pub(crate) body: &'a [u8],
 }
 
 /// Splits a datagram into its messages.
-fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+pub(crate) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
         let message = bytes.get(..length).filter(|_| length >= 16)?;
@@ -183,6 +200,7 @@ fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
             kind: u16_at(message, 4)?,
             flags: u16_at(message, 6)?,
             sequence: u32_at(message, 8)?,
+            port: u32_at(message, 12)?,
             body: message.get(16..)?,
         })
     })
@@ -196,6 +214,17 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
         let value = bytes.get(4..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, value))
+    })
+}
+
+/// Splits a body into attributes: kind without its flag bits, and the whole with its header.
+pub(crate) fn whole_attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?);
+        let kind = u16_at(bytes, 2)? & TYPE_MASK;
+        let whole = bytes.get(..length).filter(|_| length >= 4)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, whole))
     })
 }
 
@@ -280,6 +309,12 @@ impl Channel {
         Ok(Self { socket, sequence: 1, receive: vec![0; RECEIVE_BYTES] })
     }
 
+    /// Name of this socket to the kernel; 0 when it can't be asked.
+    pub(crate) fn port(&self) -> u32 {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_or(0, |()| address.port_number())
+    }
+
     /// The socket itself, for messages that come unasked.
     pub(crate) fn into_socket(self) -> Socket {
         self.socket
@@ -331,6 +366,23 @@ impl Channel {
             }
         }
         Err(NetlinkError::Malformed)
+    }
+
+    /// Asks one question; `visit` gets each message of the answer.
+    pub(crate) fn ask<T: Default>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut visit: impl FnMut(&mut T, Answer<'_>),
+    ) -> Result<T, NetlinkError> {
+        let sequence = self.next();
+        let mut writer = Writer::default();
+        let open = writer.message(kind, REQUEST | ACK, sequence, body);
+        writer.end_message(&open);
+        self.send(writer.as_bytes())?;
+        let mut gathered = T::default();
+        let _steady = self.gather(sequence, &mut gathered, &mut visit)?;
+        Ok(gathered)
     }
 
     /// Reads a whole table; `visit` gets each message and must be repeatable: it starts afresh when told so by `restart`.

@@ -6,7 +6,7 @@ use sekisho_schema::{Scope, Transport};
 use std::net::{IpAddr, SocketAddr};
 
 /// Everything the ruleset depends on; it changes with the policy and with the host's interfaces, never with a containment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Plan {
     /// Devices that lead out of the host, by name.
     pub uplinks: Vec<String>,

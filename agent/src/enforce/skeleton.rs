@@ -1,7 +1,8 @@
 //! Plan to ruleset: pure, one transaction, elements of the sets kept.
 //!
 //! Each base chain only jumps to the chain `egress` of its table, and that to `list` while something is cut,
-//! so that output, forward, postrouting and every device judge by the very same list.
+//! so that output, postrouting and every device judge by the very same list. The base chains go while nothing
+//! is contained (`hooks.rs`); destinations known beforehand have tables of their own.
 
 mod known;
 mod terms;
@@ -27,7 +28,7 @@ use terms::{
     one_of, port, transport_name, with, word,
 };
 
-/// Name of both tables, `inet` and `netdev`.
+/// Name of all tables: of containments `inet` and `netdev`, of destinations known beforehand `ip` and `ip6`.
 pub const TABLE: &str = "sekisho";
 /// Set of contained IPv4 destinations, and the counter of what it dropped; in both tables.
 pub(super) const CUT_DEST4: &str = "cut_dest4";
@@ -48,12 +49,12 @@ pub(super) const DISGUISED: &str = "disguised";
 /// Counter of packets that passed as the collector's (both tables).
 pub(super) const COLLECTOR: &str = "collector";
 
-/// Sets of destinations known beforehand (`inet`), by address and by address and port.
+/// Sets of destinations known beforehand (`ip` and `ip6`), by address and by address and port.
 pub(super) const KNOWN4: &str = "known4";
 pub(super) const KNOWN6: &str = "known6";
 pub(super) const KNOWN4_PORT: &str = "known4_port";
 pub(super) const KNOWN6_PORT: &str = "known6_port";
-/// Chain that drops what goes to a destination known beforehand, and the counter of it (`inet`).
+/// Chain that drops what goes to a destination known beforehand, and the counter of it (`ip` and `ip6`).
 pub(super) const KNOWN: &str = "known";
 
 /// Seconds after which an element without a time-out of its own would go: nobody can make a permanent cut.
@@ -63,12 +64,24 @@ pub const DEFAULT_TIMEOUT_SECS: u32 = 86_400;
 const EGRESS: &str = "egress";
 /// Name of the regular chain that judges what `egress` does not let pass at once.
 const LIST: &str = "list";
-/// Name of the last base chain of the `inet` table.
-const POSTROUTING: &str = "postrouting";
+/// Name of the base chain that every packet passes which leaves.
+pub(super) const POSTROUTING: &str = "postrouting";
+/// Name of the base chain of what this host sends.
+pub(super) const OUTPUT: &str = "output";
+/// How the base chain of a device begins.
+pub(super) const DEVICE_PREFIX: &str = "dev_";
 /// Before every site's filter and before connection tracking (NF_IP_PRI_RAW, `linux/netfilter_ipv4.h`).
 const PRIORITY_FIRST: i32 = -300;
 /// After DNAT and before source NAT (NF_IP_PRI_NAT_SRC is 100): the address that the packet really goes to.
 const PRIORITY_AFTER_DNAT: i32 = 90;
+/// After the containments, so that what is told here is cut by nothing else.
+pub(super) const PRIORITY_KNOWN: i32 = 91;
+/// Chain that looks for destinations known by their port (`ip` and `ip6`).
+pub(super) const BY_PORT: &str = "by_port";
+/// Base chain that jumps there, while one is known: whoever writes the first of them makes it.
+pub(super) const PORTS: &str = "ports";
+/// The device of this host itself.
+const LOOPBACK: &str = "lo";
 /// Ethertypes of IPv4, ARP and IPv6 (IEEE 802 numbers, IANA).
 const ETHERTYPES: [u32; 3] = [0x0800, 0x0806, 0x86dd];
 
@@ -81,18 +94,13 @@ type Statements = Vec<Statement<'static>>;
 #[must_use]
 pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
     let mut objects = Vec::new();
-    for layer in [Layer::Inet, Layer::Netdev] {
-        add(
-            &mut objects,
-            NfListObject::Table(Table { family: layer.family(), name: TABLE.into(), handle: None }),
-        );
+    for layer in Layer::ALL {
+        add(&mut objects, table(layer));
         for (name, kind) in layer.sets() {
             add(&mut objects, set(layer, name, SetTypeValue::Single(kind), None));
         }
-        if layer == Layer::Inet {
-            for (name, kind) in known::sets() {
-                add(&mut objects, set(layer, name, kind, Some(known::COLLECT_SECS)));
-            }
+        for (name, kind) in known::sets(layer) {
+            add(&mut objects, set(layer, name, kind, Some(known::COLLECT_SECS)));
         }
         for name in layer.counters() {
             add(
@@ -107,9 +115,10 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
                 }),
             );
         }
-        let regular = match layer {
-            Layer::Inet => [EGRESS, LIST, KNOWN],
-            Layer::Netdev => [EGRESS, LIST, DISGUISED],
+        let regular: &[&'static str] = match layer {
+            Layer::Inet => &[EGRESS, LIST],
+            Layer::Netdev => &[EGRESS, LIST, DISGUISED],
+            Layer::Known4 | Layer::Known6 => &[LIST, KNOWN, BY_PORT],
         };
         for name in regular {
             refill(&mut objects, chain(layer, name));
@@ -117,17 +126,15 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
         for base in base_chains(layer, plan) {
             let name = base.name.clone();
             refill(&mut objects, base);
-            rule_in(
-                &mut objects,
-                layer,
-                name,
-                vec![Statement::Jump(JumpTarget { target: EGRESS.into() })],
-                "sekisho: one list for every hook",
-            );
+            if layer.contains() {
+                let jump = Statement::Jump(JumpTarget { target: EGRESS.into() });
+                rule_in(&mut objects, layer, name, vec![jump], "one list for every hook");
+            }
         }
-        known::gates(&mut objects, layer, plan);
-        if layer == Layer::Inet {
-            known::fill(&mut objects, plan);
+        if layer.contains() {
+            known::gates(&mut objects, layer, plan);
+        } else {
+            known::fill(&mut objects, layer, plan);
         }
         Walk { layer, objects: &mut objects }.fill(plan);
     }
@@ -158,13 +165,12 @@ pub fn to_json(ruleset: &Nftables<'_>) -> Result<serde_json::Value, serde_json::
     Ok(value)
 }
 
-/// The transaction that removes both tables with all that is in them.
+/// The transaction that removes every table of ours with all that is in it.
 #[must_use]
 pub fn removal() -> Nftables<'static> {
     let mut objects = Vec::new();
-    for layer in [Layer::Inet, Layer::Netdev] {
-        let table =
-            NfListObject::Table(Table { family: layer.family(), name: TABLE.into(), handle: None });
+    for layer in Layer::ALL {
+        let table = table(layer);
         // Deleting what is not there is an error in nft 1.0.6; adding what is there is none.
         add(&mut objects, table.clone());
         objects.push(NfObject::CmdObject(NfCmd::Delete(table)));
@@ -176,7 +182,7 @@ pub fn removal() -> Nftables<'static> {
 #[must_use]
 pub fn device_chain(device: &str) -> String {
     use std::fmt::Write as _;
-    let mut name = String::from("dev_");
+    let mut name = String::from(DEVICE_PREFIX);
     for byte in device.bytes() {
         // '/' can't occur in a device name, so the escape is unambiguous and stays within nft's identifiers.
         if byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_' {
@@ -191,15 +197,38 @@ pub fn device_chain(device: &str) -> String {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layer {
+    /// Containments, packets.
     Inet,
+    /// Containments, frames.
     Netdev,
+    /// Known addresses: a family each, so that a packet meets the look of its own family alone.
+    Known4,
+    Known6,
 }
 
 impl Layer {
+    const ALL: [Self; 4] = [Self::Inet, Self::Netdev, Self::Known4, Self::Known6];
+
     const fn family(self) -> NfFamily {
         match self {
             Self::Inet => NfFamily::INet,
             Self::Netdev => NfFamily::NetDev,
+            Self::Known4 => NfFamily::IP,
+            Self::Known6 => NfFamily::IP6,
+        }
+    }
+
+    /// Whether containments are its business.
+    const fn contains(self) -> bool {
+        matches!(self, Self::Inet | Self::Netdev)
+    }
+
+    /// The address families that can occur: whether IPv4.
+    const fn families(self) -> &'static [bool] {
+        match self {
+            Self::Inet | Self::Netdev => &[true, false],
+            Self::Known4 => &[true],
+            Self::Known6 => &[false],
         }
     }
 
@@ -212,37 +241,45 @@ impl Layer {
                 [ARMED_HOST_DEVICE, ARMED_MANAGEMENT_DEVICE, STRICT_DEVICE]
                     .map(|name| (name, SetType::Ifname)),
             ),
+            Self::Known4 | Self::Known6 => sets.clear(),
         }
         sets
     }
 
     fn counters(self) -> Vec<&'static str> {
-        let mut counters = vec![CUT_DEST4, CUT_DEST6, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR];
-        counters.push(match self {
-            Self::Inet => KNOWN,
-            Self::Netdev => DISGUISED,
-        });
-        counters
+        match self {
+            Self::Inet => vec![CUT_DEST4, CUT_DEST6, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR],
+            Self::Netdev => {
+                vec![CUT_DEST4, CUT_DEST6, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR, DISGUISED]
+            }
+            Self::Known4 | Self::Known6 => vec![COLLECTOR, KNOWN],
+        }
     }
 
     /// The match on a set that arms a whole-host cut.
     fn armed(self, families: &str, devices: &str) -> Statement<'static> {
-        match self {
-            Self::Inet => matches(meta(MetaKey::Nfproto), Operator::EQ, members(families)),
-            Self::Netdev => matches(meta(MetaKey::Oifname), Operator::EQ, members(devices)),
+        if self == Self::Netdev {
+            matches(meta(MetaKey::Oifname), Operator::EQ, members(devices))
+        } else {
+            matches(meta(MetaKey::Nfproto), Operator::EQ, members(families))
         }
     }
 
     /// The match on the address family alone.
     fn of_family(self, v4: bool) -> Statement<'static> {
+        let number = Expression::Number(if v4 { 4 } else { 6 });
         match self {
-            Self::Inet => matches(
-                meta(MetaKey::Nfproto),
-                Operator::EQ,
-                word(if v4 { "ipv4" } else { "ipv6" }),
-            ),
+            Self::Inet => {
+                let word = word(if v4 { "ipv4" } else { "ipv6" });
+                matches(meta(MetaKey::Nfproto), Operator::EQ, word)
+            }
             Self::Netdev => {
                 matches(meta(MetaKey::Protocol), Operator::EQ, word(if v4 { "ip" } else { "ip6" }))
+            }
+            // Tables of one family: nft refuses to ask for it, and this is always so.
+            Self::Known4 | Self::Known6 => {
+                let version = field(if v4 { "ip" } else { "ip6" }, "version");
+                matches(version, Operator::EQ, number)
             }
         }
     }
@@ -260,9 +297,14 @@ fn base_chains(layer: Layer, plan: &Plan) -> Vec<Chain<'static>> {
     };
     match layer {
         Layer::Inet => vec![
-            base("output".to_owned(), NfHook::Output, PRIORITY_FIRST, None),
-            base("forward".to_owned(), NfHook::Forward, PRIORITY_FIRST, None),
+            base(OUTPUT.to_owned(), NfHook::Output, PRIORITY_FIRST, None),
+            // What is forwarded passes here too, with the same destination: DNAT lies before, source NAT behind.
             base(POSTROUTING.to_owned(), NfHook::Postrouting, PRIORITY_AFTER_DNAT, None),
+        ],
+        Layer::Known4 | Layer::Known6 => vec![
+            // Empty: it keeps the kernel ready to wake the containments.
+            base(OUTPUT.to_owned(), NfHook::Output, PRIORITY_FIRST, None),
+            base(POSTROUTING.to_owned(), NfHook::Postrouting, PRIORITY_KNOWN, None),
         ],
         // nft 1.0.6 refuses several devices of one chain as JSON.
         Layer::Netdev => plan
@@ -284,14 +326,14 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn fill(&mut self, plan: &Plan) {
         match self.layer {
-            Layer::Inet => self.rule(
+            Layer::Netdev => self.frames(),
+            _ => self.rule(
                 vec![
-                    matches(meta(MetaKey::Oifname), Operator::EQ, word("lo")),
+                    matches(meta(MetaKey::Oifname), Operator::EQ, word(LOOPBACK)),
                     Statement::Accept(None),
                 ],
                 "loopback",
             ),
-            Layer::Netdev => self.frames(),
         }
         self.neighbours(plan);
         self.dhcp(plan);
@@ -301,6 +343,20 @@ impl Walk<'_> {
         for exemption in &plan.exempt {
             self.exemption(exemption);
         }
+        if self.layer.contains() {
+            self.cuts(plan);
+        } else {
+            self.inside(plan);
+        }
+    }
+
+    fn inside(&mut self, plan: &Plan) {
+        for condition in to_networks(self.layer, &plan.inside) {
+            self.rule(with(condition, [Statement::Accept(None)]), "inside networks");
+        }
+    }
+
+    fn cuts(&mut self, plan: &Plan) {
         self.rule(
             vec![
                 matches(field("ip", "daddr"), Operator::EQ, members(CUT_DEST4)),
@@ -322,9 +378,7 @@ impl Walk<'_> {
             vec![armed, count(ARMED_MANAGEMENT), Statement::Drop(None)],
             "all but management, while armed",
         );
-        for condition in to_networks(self.layer, &plan.inside) {
-            self.rule(with(condition, [Statement::Accept(None)]), "inside networks");
-        }
+        self.inside(plan);
         let armed = self.layer.armed(ARMED_HOST, ARMED_HOST_DEVICE);
         self.rule(
             vec![armed, count(ARMED_HOST), Statement::Drop(None)],
@@ -449,7 +503,7 @@ impl Walk<'_> {
                 for condition in to_networks(self.layer, &[*to]) {
                     let mut rest = Vec::new();
                     // Later fragments carry no ports: on a device the address alone decides.
-                    if self.layer == Layer::Inet {
+                    if self.layer != Layer::Netdev {
                         rest.extend(transport.map(of_transport));
                         rest.extend(transport.zip(*number).map(|(transport, number)| {
                             port(transport_name(transport), "dport", number)
@@ -484,6 +538,10 @@ fn collector(objects: &mut Objects, layer: Layer, chain: &'static str, endpoint:
             [port("tcp", "dport", endpoint.port()), count(COLLECTOR), Statement::Accept(None)];
         rule_in(objects, layer, chain.into(), with(condition, rest), "collector");
     }
+}
+
+fn table(layer: Layer) -> NfListObject<'static> {
+    NfListObject::Table(Table { family: layer.family(), name: TABLE.into(), handle: None })
 }
 
 fn add(objects: &mut Objects, object: NfListObject<'static>) {
@@ -568,7 +626,7 @@ fn to_networks(layer: Layer, networks: &[IpNet]) -> Vec<Statement<'static>> {
     // Aggregated, because nft refuses overlapping networks in one set.
     let whole = IpNet::aggregate(&networks.iter().map(IpNet::trunc).collect());
     let mut conditions = Vec::new();
-    for v4 in [true, false] {
+    for v4 in layer.families().iter().copied() {
         let family: Vec<&IpNet> =
             whole.iter().filter(|network| matches!(network, IpNet::V4(_)) == v4).collect();
         if family.iter().any(|network| network.prefix_len() == 0) {

@@ -6,3 +6,4 @@
 pub mod geoip;
 pub mod interfaces;
 pub mod owner;
+pub mod recent;

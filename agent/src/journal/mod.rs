@@ -33,6 +33,7 @@ pub const fn is_first_class(body: &Body) -> bool {
         | Body::Coverage(_)
         | Body::Drill(_)
         | Body::Gap(_)
+        | Body::Preview(_)
         | Body::Summary(_) => false,
         Body::Containment(_)
         | Body::Evidence(_)

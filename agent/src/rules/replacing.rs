@@ -5,9 +5,9 @@
 //! between some pieces are new and some old: what both say is always found. Nothing begins before
 //! every source was read once to its end and the result was found plausible.
 
-use super::{Collected, CompiledFile, LoadRulesError, PIECES, RuleSources};
+use super::{Collected, CompiledFile, InForce, LoadRulesError, PIECES, RuleSources};
 use sekisho_engine::detect::indicator_set::Piece;
-use sekisho_engine::rules::{DetectorRule, Shrunk, SourceCounts, plausible};
+use sekisho_engine::rules::{DetectorRule, Shrunk, plausible};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,6 +19,20 @@ pub enum ReplaceRulesError {
     /// A file is not what it was when the replacement began.
     #[error("{0} was changed in between")]
     Changed(PathBuf),
+    /// A compiled set is an older one than that in force.
+    #[error(
+        "{path} holds version {found} of the set \"{name}\" and version {in_force} is in force; an older one may be a replay"
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// The set.
+        name: String,
+        /// Its version in the file.
+        found: u64,
+        /// Its version in use.
+        in_force: u64,
+    },
     /// Too much would be missing.
     #[error("the new indicators are not plausible: {0}")]
     Shrunk(Shrunk),
@@ -44,6 +58,24 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
+/// Refuses a set of the same name and place that is older than the one in force.
+fn not_older(in_force: &InForce, becomes: &InForce) -> Result<(), ReplaceRulesError> {
+    for (path, (name, found)) in &becomes.versions {
+        if let Some((known, version)) = in_force.versions.get(path)
+            && known == name
+            && found < version
+        {
+            return Err(ReplaceRulesError::Older {
+                path: path.clone(),
+                name: name.clone(),
+                found: *found,
+                in_force: *version,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Rules on their way to replace others.
 #[derive(Debug)]
 pub struct Replacement {
@@ -57,8 +89,8 @@ pub struct Replacement {
     pub packs: Vec<(String, u64)>,
     /// Source and number of lines of each list.
     pub lists: Vec<(String, usize)>,
-    /// Indicators by source.
-    pub counts: SourceCounts,
+    /// What is in force when the last piece is exchanged.
+    pub becomes: InForce,
     next: usize,
 }
 
@@ -66,11 +98,11 @@ impl Replacement {
     /// Reads every source once without keeping an indicator, and compares with what is in force.
     ///
     /// # Errors
-    /// A source that can't be read, or what would be missing; with `accept_shrunk` neither ends it.
+    /// A source that can't be read, what would be missing, or a set older than the one in force; with `force` nothing of that ends it.
     pub fn begin(
         sources: RuleSources,
-        in_force: &SourceCounts,
-        accept_shrunk: bool,
+        in_force: &InForce,
+        force: bool,
     ) -> Result<Self, ReplaceRulesError> {
         let files = sources.packs.iter().cloned().chain(sources.all_lists());
         let stamps = files.map(|path| (path.clone(), stamp(&path))).collect();
@@ -87,12 +119,13 @@ impl Replacement {
                 left_out.push(LoadRulesError::Compiled { path, source });
             }
         }
-        let counts = sources.counts(&builder, &lists);
-        if !accept_shrunk {
+        let becomes = sources.in_force(&builder, &lists);
+        if !force {
             if !left_out.is_empty() {
                 return Err(ReplaceRulesError::Sources(left_out.swap_remove(0)));
             }
-            plausible(in_force, &counts).map_err(ReplaceRulesError::Shrunk)?;
+            plausible(&in_force.counts, &becomes.counts).map_err(ReplaceRulesError::Shrunk)?;
+            not_older(in_force, &becomes)?;
         }
         let empty = builder.build();
         Ok(Self {
@@ -102,7 +135,7 @@ impl Replacement {
             detectors: empty.detectors,
             packs: empty.packs,
             lists: empty.lists,
-            counts,
+            becomes,
             next: 0,
         })
     }

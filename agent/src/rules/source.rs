@@ -59,6 +59,8 @@ pub struct ListReport {
     pub sources: Option<SourceCounts>,
     /// Who vouches for it, of a compiled set.
     pub seal: Option<Seal>,
+    /// Name and version, of a compiled set.
+    pub version: Option<(String, u64)>,
     /// When that ceases to be fresh, if anybody signed.
     pub expires: Option<Timestamp>,
     /// What was taken and left out, of a text.
@@ -172,7 +174,9 @@ fn read_compiled(
     let unusable = |source| LoadRulesError::Compiled { path: path.to_owned(), source };
     let mut file = CompiledFile::open(path, anchors).map_err(unusable)?;
     let (seal, name) = (file.seal().clone(), path.display().to_string());
-    let sources = file.manifest().sources.clone();
+    let manifest = file.manifest();
+    let sources = manifest.sources.clone();
+    let version = Some((manifest.name.clone(), manifest.version));
     let expires = (seal != Seal::Unsigned).then(|| file.expires());
     let brought = builder.add_compiled(&name, |number| file.section(number))?.map_err(unusable)?;
     Ok(ListReport {
@@ -180,6 +184,7 @@ fn read_compiled(
         brought: Some(brought),
         sources: Some(sources),
         seal: Some(seal),
+        version,
         expires,
         report: None,
     })

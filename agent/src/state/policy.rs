@@ -144,7 +144,10 @@ pub fn load_anchors(dir: &Path) -> Result<TrustAnchors, LoadPolicyError> {
 }
 
 /// Who can write an anchor can sign any policy: only root, or whoever runs this, may.
-fn check_writers(path: &Path) -> Result<(), LoadPolicyError> {
+///
+/// # Errors
+/// [`LoadPolicyError`] when it can't be looked at, or others may write it.
+pub fn check_writers(path: &Path) -> Result<(), LoadPolicyError> {
     let data = fs::metadata(path)
         .map_err(|source| LoadPolicyError::Read { path: path.to_owned(), source })?;
     let ours = [0, rustix::process::geteuid().as_raw()].contains(&data.uid());

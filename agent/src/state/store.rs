@@ -40,6 +40,20 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Stor
     written.map_err(refuse)
 }
 
+/// Removes a file for good; one that is not there is fine.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn remove(path: &Path) -> Result<(), StoreError> {
+    let refuse = |source| StoreError { path: path.to_owned(), source };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(refuse)?,
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(refuse)
+}
+
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let mut file =
         OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(path)?;

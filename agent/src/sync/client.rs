@@ -2,7 +2,10 @@
 
 use super::backoff::Backoff;
 use super::http::{HttpError, Link};
-use super::notices::Notices;
+use super::identity::Identity;
+use super::notices::{Notice, Notices};
+use super::orders::{Handed, OrderOutcome, Orders as Taker, Places};
+use super::renewal::{Validity, renew};
 use crate::chain::causes;
 use crate::clock;
 use crate::control::CollectorStatus;
@@ -10,12 +13,14 @@ use crate::journal::{Batch, Spool};
 use http_body_util::BodyExt;
 use rustls::ClientConfig;
 use sekisho_schema::event::ModeChange;
-use sekisho_schema::{Containment, Sealed, Timestamp};
+use sekisho_schema::order::Order;
+use sekisho_schema::policy::Orders;
+use sekisho_schema::{Containment, ContainmentId, Sealed, Timestamp, Verified};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// How often the state is told when nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -25,6 +30,8 @@ const STATE_PACE: Duration = Duration::from_millis(200);
 const BATCH_EVENTS: usize = 500;
 /// The most bytes of events in one batch.
 const BATCH_BYTES: usize = 512 * 1024;
+/// How often it is looked whether the certificate is to be renewed.
+const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 /// How often the spool is looked at when nobody says that it grew.
 const SPOOL_CHECK: Duration = Duration::from_secs(2);
 
@@ -61,6 +68,27 @@ pub trait Hooks: Send + Sync + 'static {
     fn policy(&self, sealed: Sealed);
     /// So many records were acknowledged.
     fn acknowledged(&self, records: usize);
+    /// Where this agent's files lie; without them nothing is renewed and no order is taken.
+    fn places(&self) -> Option<Places> {
+        None
+    }
+    /// The bounds that policy sets to orders from the centre.
+    fn order_bounds(&self) -> Orders {
+        Orders::default()
+    }
+    /// Carries out an order whose seal held, within policy's bounds, and says what came of it.
+    fn order(&self, _order: Verified<Order>, answer: oneshot::Sender<OrderOutcome>) {
+        let detail = "this agent takes no orders from the centre".to_owned();
+        // Whoever asked may have gone.
+        let _ = answer.send(OrderOutcome { done: false, detail, containment: None });
+    }
+    /// An order from the centre was not believed, or is beyond policy's bounds: to be put on record.
+    fn order_refused(&self, _id: &str, _why: &str) {}
+    /// The collector took the receipt of this containment over a connection that the cut leaves open. Told again
+    /// until the heartbeat says that it is on trial no more.
+    fn confirmed(&self, _containment: ContainmentId) {}
+    /// So many hosts of the group were cut since a time.
+    fn group_spent(&self, _count: u32, _since: Timestamp) {}
 }
 
 /// What others may see of the link, and how they wake it.
@@ -94,10 +122,24 @@ impl SyncState {
     }
 }
 
+/// Why a connection ended.
+enum Ended {
+    /// Something failed.
+    Failed(HttpError),
+    /// The certificate was renewed: the next connection shows the new one.
+    Renewed,
+}
+
+impl From<HttpError> for Ended {
+    fn from(error: HttpError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Keeps the link for ever.
 pub async fn run(
     url: String,
-    tls: Arc<ClientConfig>,
+    mut tls: Arc<ClientConfig>,
     journal: PathBuf,
     state: Arc<SyncState>,
     hooks: Arc<dyn Hooks>,
@@ -108,11 +150,19 @@ pub async fn run(
         let failure = match Link::connect(&url, Arc::clone(&tls)).await {
             Ok(link) => {
                 let mut proven = false;
-                let error = keep(&link, journal.clone(), &state, &hooks, &mut proven).await;
+                let ended = keep(&link, journal.clone(), &state, &hooks, &mut proven).await;
                 if proven {
                     backoff.reset();
                 }
-                error
+                match ended {
+                    Ended::Failed(error) => error,
+                    Ended::Renewed => {
+                        tls = present_tls(&hooks).unwrap_or(tls);
+                        // Were the clocks that far apart that each certificate is due at once, this bounds it.
+                        tokio::time::sleep(backoff.next()).await;
+                        continue;
+                    }
+                }
             }
             Err(error) => error,
         };
@@ -135,34 +185,149 @@ pub async fn run(
     }
 }
 
-/// Works on one connection until something fails, and says what.
+/// TLS with the identity as it lies on the disk now.
+fn present_tls(hooks: &Arc<dyn Hooks>) -> Option<Arc<ClientConfig>> {
+    let places = hooks.places()?;
+    let identity = Identity::load(&places.identity).and_then(|kept| kept.tls(&places.identity));
+    identity
+        .inspect_err(|error| {
+            tracing::error!(error = %causes(error), state = "the certificate before it is shown on", "cannot use the renewed certificate");
+        })
+        .ok()
+        .map(Arc::new)
+}
+
+/// Works on one connection until something fails or the certificate is renewed.
 async fn keep(
     link: &Link,
     journal: PathBuf,
     state: &SyncState,
     hooks: &Arc<dyn Hooks>,
     proven: &mut bool,
-) -> HttpError {
+) -> Ended {
+    // One that has ended is good for nothing else than to be renewed.
+    if let Some(ended) = renew_if_due(link, hooks).await {
+        return ended;
+    }
     // The first exchange proves that the collector still knows us.
     if let Err(error) = tell(link, state, hooks).await {
-        return error;
+        return error.into();
     }
     *proven = true;
+    let waiting = Notify::new();
     let ended = tokio::select! {
-        ended = upload(link, journal, state, hooks) => ended,
-        ended = heartbeats(link, state, hooks) => ended,
-        ended = listen(link, state, hooks) => ended,
+        ended = upload(link, journal, state, hooks) => ended.map_err(Ended::from),
+        ended = heartbeats(link, state, hooks) => ended.map_err(Ended::from),
+        ended = listen(link, state, hooks, &waiting) => ended.map_err(Ended::from),
+        ended = orders(link, hooks, &waiting) => ended.map_err(Ended::from),
+        ended = renewals(link, hooks) => Err(ended),
     };
     match ended {
         Ok(never) => match never {},
-        Err(error) => error,
+        Err(ended) => ended,
+    }
+}
+
+/// Renews the certificate when it is time; what fails is tried again while the present one is good.
+async fn renewals(link: &Link, hooks: &Arc<dyn Hooks>) -> Ended {
+    loop {
+        let present = hooks.places().and_then(|places| Identity::load(&places.identity).ok());
+        let validity = present.and_then(|present| Validity::of(&present.certificate).ok());
+        let Some(validity) = validity else { return std::future::pending().await };
+        let left = validity.due().since(clock::now()).nanos();
+        // The wall clock may be set meanwhile: it is looked at again each hour.
+        let wait = Duration::from_nanos(u64::try_from(left).unwrap_or(0)).min(RENEWAL_CHECK);
+        tokio::time::sleep(wait).await;
+        if let Some(ended) = renew_if_due(link, hooks).await {
+            return ended;
+        }
+        if validity.due() <= clock::now() {
+            let again = u64::try_from(validity.again().nanos()).unwrap_or(0);
+            tokio::time::sleep(Duration::from_nanos(again)).await;
+        }
+    }
+}
+
+/// Renews the certificate if it is time to; `None` when it is not, or when that failed.
+async fn renew_if_due(link: &Link, hooks: &Arc<dyn Hooks>) -> Option<Ended> {
+    let places = hooks.places()?;
+    let present = Identity::load(&places.identity).ok()?;
+    let validity = Validity::of(&present.certificate).ok()?;
+    if validity.due() > clock::now() {
+        return None;
+    }
+    match renew(link, &places.identity, &present).await {
+        Ok(_) => {
+            tracing::info!("the certificate for the collector was renewed");
+            Some(Ended::Renewed)
+        }
+        Err(error) => {
+            let (why, until) = (causes(&error), validity.until());
+            tracing::warn!(error = %why, %until, state = "the present certificate stays; it is tried again", "cannot renew the certificate for the collector");
+            None
+        }
+    }
+}
+
+/// What the collector says beside its answers.
+#[derive(Default, Deserialize)]
+struct Word {
+    #[serde(default)]
+    confirmed: Vec<ContainmentId>,
+    #[serde(default)]
+    group_spent: Option<Spent>,
+}
+
+#[derive(Deserialize)]
+struct Spent {
+    count: u32,
+    since: Timestamp,
+}
+
+fn heed(word: Word, hooks: &Arc<dyn Hooks>) {
+    for containment in word.confirmed {
+        hooks.confirmed(containment);
+    }
+    if let Some(Spent { count, since }) = word.group_spent {
+        hooks.group_spent(count, since);
+    }
+}
+
+/// Fetches and carries out orders whenever some wait, and answers each.
+async fn orders(
+    link: &Link,
+    hooks: &Arc<dyn Hooks>,
+    waiting: &Notify,
+) -> Result<std::convert::Infallible, HttpError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        orders: Vec<Handed>,
+    }
+    let Some(places) = hooks.places() else { return std::future::pending().await };
+    let mut taker = Taker::new(places, Arc::clone(hooks));
+    loop {
+        waiting.notified().await;
+        let bytes = link.read("/v1/orders").await?;
+        let Ok(Answer { orders }) = serde_json::from_slice(&bytes) else {
+            tracing::error!(
+                state = "nothing was ordered",
+                "cannot read the orders that the collector offers"
+            );
+            continue;
+        };
+        for order in orders.iter().filter(|order| order.is_well_named()) {
+            let outcome = taker.take(order).await;
+            let text = serde_json::to_string(&outcome).unwrap_or_default();
+            link.post(&format!("/v1/orders/{}", order.id), text).await?;
+        }
     }
 }
 
 async fn tell(link: &Link, state: &SyncState, hooks: &Arc<dyn Hooks>) -> Result<(), HttpError> {
     let text = serde_json::to_string(&hooks.heartbeat()).unwrap_or_default();
-    link.post("/v1/state", text).await?;
+    let answer = link.post("/v1/state", text).await?;
     state.reached();
+    heed(serde_json::from_slice(&answer).unwrap_or_default(), hooks);
     Ok(())
 }
 
@@ -182,6 +347,8 @@ async fn heartbeats(
 #[derive(Deserialize)]
 struct Acknowledgement {
     ack_through: u64,
+    #[serde(flatten)]
+    word: Word,
 }
 
 async fn upload(
@@ -199,13 +366,14 @@ async fn upload(
             continue;
         };
         let answer = link.post("/v1/events", body_of(&batch)).await?;
-        let Ok(Acknowledgement { ack_through }) = serde_json::from_slice(&answer) else {
+        let Ok(Acknowledgement { ack_through, word }) = serde_json::from_slice(&answer) else {
             return Err(HttpError::Broken {
                 authority: "the collector".to_owned(),
                 source: "its answer to events has no ack_through".into(),
             });
         };
         state.reached();
+        heed(word, hooks);
         let before = if spool.cursor().boot == batch.boot { spool.cursor().seq } else { 0 };
         let through = ack_through.min(batch.last_seq);
         if through <= before {
@@ -253,6 +421,7 @@ async fn listen(
     link: &Link,
     state: &SyncState,
     hooks: &Arc<dyn Hooks>,
+    waiting: &Notify,
 ) -> Result<std::convert::Infallible, HttpError> {
     let mut body = link.stream("/v1/stream").await?;
     let mut notices = Notices::default();
@@ -274,8 +443,17 @@ async fn listen(
         };
         let Ok(bytes) = frame.into_data() else { continue };
         state.reached();
-        if notices.push(&bytes).iter().any(|event| event == "policy") {
-            fetch_policy(link, hooks).await?;
+        for Notice { event, data } in notices.push(&bytes) {
+            match event.as_str() {
+                "policy" => fetch_policy(link, hooks).await?,
+                "order" => waiting.notify_one(),
+                "group" => {
+                    if let Ok(Spent { count, since }) = serde_json::from_str(&data) {
+                        hooks.group_spent(count, since);
+                    }
+                }
+                _ => {}
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::http::{HttpError, Link};
 use super::identity::Identity;
+use super::orders::keep_operators;
 use super::tls::{Pin, TlsError, client_config, pinned_config};
 use crate::state::{StoreError, private_dir, write_atomically};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -58,6 +59,14 @@ struct Answer {
     ca: String,
     trust: Vec<String>,
     threshold: usize,
+    #[serde(default)]
+    operators: Vec<OperatorKey>,
+}
+
+#[derive(Deserialize)]
+struct OperatorKey {
+    name: String,
+    key: String,
 }
 
 /// Enrols this host.
@@ -94,6 +103,9 @@ pub async fn enrol(
     }
     client_config(&answer.ca, &answer.certificate, &key.serialize_pem())?;
     let anchors = keep_anchors(trust, &answer.trust, answer.threshold)?;
+    let operators: Vec<(String, String)> =
+        answer.operators.into_iter().map(|operator| (operator.name, operator.key)).collect();
+    keep_operators(trust, &operators)?;
     let kept = Identity {
         id: answer.id.clone(),
         url: url.to_owned(),

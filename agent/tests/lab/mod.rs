@@ -411,6 +411,14 @@ impl Lab {
             .unwrap()
     }
 
+    /// The base chains of tables of ours, as nft lists them.
+    pub(crate) fn hooks(&self) -> Vec<String> {
+        let output = Command::new("nft").args(["list", "chains"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let hooks = text.lines().map(str::trim).filter(|line| line.contains(" hook "));
+        hooks.map(str::to_owned).collect()
+    }
+
     /// Waits for a condition, and says whether it came.
     pub(crate) fn waits_until(&self, limit: Duration, condition: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + limit;

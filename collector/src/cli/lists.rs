@@ -1,12 +1,27 @@
-//! `hosts`, `findings`, `deny` and `audit`.
+//! `hosts`, `findings`, `deny` (also `hosts revoke`) and `audit`.
 
 use super::{Failure, Output, Place, Reading, json, refused_by_store, table};
 use crate::clock::{self, roughly, to_the_second};
 use crate::page::text;
 use crate::store::{AuditReport, HostView, Liveness};
-use clap::Args;
+use clap::{Args, Subcommand};
 use sekisho_schema::Timestamp;
 use std::io::Write;
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Hosts {
+    #[command(subcommand)]
+    verb: Option<HostsVerb>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+#[derive(Subcommand)]
+enum HostsVerb {
+    /// Shut an agent out for good: its certificate counts no more, its stream ends at once
+    Revoke(Deny),
+}
 
 #[derive(Args)]
 pub(super) struct Findings {
@@ -54,7 +69,11 @@ fn host_row(host: &HostView, now: Timestamp) -> [String; 9] {
     ]
 }
 
-pub(super) fn hosts(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failure> {
+pub(super) fn hosts(arguments: &Hosts, out: &mut dyn Write) -> Result<u8, Failure> {
+    if let Some(HostsVerb::Revoke(arguments)) = &arguments.verb {
+        return deny(arguments, out);
+    }
+    let reading = &arguments.reading;
     let (_, store) = reading.place.open()?;
     let now = clock::now();
     let hosts = store.hosts(now).map_err(refused_by_store)?;
@@ -158,6 +177,9 @@ fn verdict(report: &AuditReport) -> String {
     }
     faults.extend(report.faults.iter().cloned());
     match faults.as_slice() {
+        [] if report.hashed == report.events && report.removed > 0 => {
+            format!("whole after {}, which was removed on purpose", report.removed)
+        }
         [] if report.hashed == report.events => "whole".to_owned(),
         [] => format!(
             "nothing missing; {} came without a hash and can't be checked",

@@ -4,6 +4,8 @@
 
 mod failure;
 mod lists;
+mod notices;
+mod orders;
 mod policies;
 mod setup;
 mod table;
@@ -42,8 +44,8 @@ enum Verb {
     /// Tokens that enrol one host each
     #[command(subcommand)]
     Token(tokens::Token),
-    /// List the hosts
-    Hosts(Reading),
+    /// List the hosts, or shut one out
+    Hosts(lists::Hosts),
     /// List the findings, newest first
     Findings(lists::Findings),
     /// Shut an agent out for good
@@ -62,8 +64,12 @@ enum Verb {
     Audit(Audit),
     /// Staged roll-out of a policy (not in this version)
     Rollout(Absent),
-    /// Orders to hosts (not in this version)
-    Order(Absent),
+    /// Orders to hosts: cut, release, confirm
+    #[command(subcommand)]
+    Order(orders::OrderVerb),
+    /// What a person was told, and who took it on
+    #[command(subcommand)]
+    Notices(notices::Notices),
     /// Export to other formats (not in this version)
     Export(Absent),
 }
@@ -232,7 +238,7 @@ fn act(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failu
         Verb::Init(init) => setup::init(&init, out),
         Verb::Run(arguments) => run(arguments, out),
         Verb::Token(token) => tokens::act(token, out, err),
-        Verb::Hosts(reading) => lists::hosts(&reading, out),
+        Verb::Hosts(arguments) => lists::hosts(&arguments, out),
         Verb::Findings(findings) => lists::findings(&findings, out),
         Verb::Deny(deny) => lists::deny(&deny, out),
         Verb::Policy(policy) => policies::act(policy, out),
@@ -243,10 +249,8 @@ fn act(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failu
             "rollout",
             "a pushed policy reaches every host at once; `policy push` is the way, `hosts` shows who runs it",
         )),
-        Verb::Order(_) => Err(absent(
-            "order",
-            "contain and release on the host itself: `sekisho contain SCOPE …`, `sekisho release ID …`",
-        )),
+        Verb::Order(verb) => orders::act(verb, out),
+        Verb::Notices(verb) => notices::act(verb, out),
         Verb::Export(_) => Err(absent("export", "read the events as JSON from /api/v1/events")),
     }
 }
@@ -261,6 +265,7 @@ fn run(arguments: RunArguments, out: &mut dyn Write) -> Result<u8, Failure> {
         listen: arguments.listen,
         page: arguments.page,
         page_open: arguments.page_open,
+        ..RawConfig::default()
     };
     let config = Config::load(flags, arguments.config.as_deref()).map_err(|error| {
         Failure::unable(

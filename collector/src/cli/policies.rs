@@ -7,7 +7,7 @@ use crate::page::text::visible;
 use crate::policy::{InForce, PushError, push, threshold};
 use clap::{Args, Subcommand};
 use sekisho_schema::policy::Mode;
-use sekisho_schema::sealed::{SealError, key_id, key_pair, parse_public, parse_secret};
+use sekisho_schema::sealed::{SealError, SigningKey, key_id, key_pair, parse_public, parse_secret};
 use sekisho_schema::{Policy, Sealed, Span};
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
@@ -37,7 +37,9 @@ pub(super) enum PolicyVerb {
 pub(super) enum Trust {
     /// Let a key seal policies
     Add(Push),
-    /// List the keys that may seal policies
+    /// Let a person's key seal orders to hosts
+    Operator(AddOperator),
+    /// List the keys that may seal policies and orders
     List(Reading),
     /// Set how many of them must have sealed a policy
     Threshold(Threshold),
@@ -76,6 +78,16 @@ pub(super) struct Push {
     #[command(flatten)]
     place: Place,
     /// The file
+    file: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct AddOperator {
+    #[command(flatten)]
+    place: Place,
+    /// The person: lower-case letters, digits and hyphens
+    name: String,
+    /// Their public key
     file: PathBuf,
 }
 
@@ -147,7 +159,18 @@ fn keygen(arguments: &Keygen, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn count(number: usize, one: &str, many: &str) -> String {
+/// Reads a secret key.
+pub(super) fn read_key(path: &Path) -> Result<SigningKey, Failure> {
+    parse_secret(&read(path)?).map_err(|error| {
+        Failure::unable(
+            format!("{}: {error}", path.display()),
+            "nothing was written",
+            "name the secret key that `policy keygen` wrote, not FILE.pub",
+        )
+    })
+}
+
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
@@ -234,14 +257,7 @@ fn seal(arguments: &Seal, out: &mut dyn Write) -> Result<u8, Failure> {
         ),
     };
     for path in &arguments.key {
-        let key = parse_secret(&read(path)?).map_err(|error| {
-            Failure::unable(
-                format!("{}: {error}", path.display()),
-                "nothing was written",
-                "name the secret key that `policy keygen` wrote, not FILE.pub",
-            )
-        })?;
-        sealed = sealed.signed_by(&key);
+        sealed = sealed.signed_by(&read_key(path)?);
     }
     // Written beside and renamed, so that a half-written policy is never pushed.
     let half = arguments.out.with_extension("half");
@@ -406,6 +422,7 @@ fn diff(arguments: &Diff, out: &mut dyn Write) -> Result<u8, Failure> {
 pub(super) fn trust(verb: Trust, out: &mut dyn Write) -> Result<u8, Failure> {
     match verb {
         Trust::Add(arguments) => add(&arguments, out),
+        Trust::Operator(arguments) => add_operator(&arguments, out),
         Trust::List(reading) => list(&reading, out),
         Trust::Threshold(arguments) => {
             let (_, store) = arguments.place.open()?;
@@ -444,6 +461,45 @@ fn add(arguments: &Push, out: &mut dyn Write) -> Result<u8, Failure> {
     Ok(0)
 }
 
+fn add_operator(arguments: &AddOperator, out: &mut dyn Write) -> Result<u8, Failure> {
+    let (dir, _) = arguments.place.open()?;
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::unable(
+            error,
+            "the operators are as before",
+            "`trust operator NAME FILE.pub`, with a name such as aiko and the FILE.pub that `policy keygen` wrote",
+        )
+    };
+    let name = &arguments.name;
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !fits {
+        return Err(fail(&format!(
+            "\"{}\" can't be an operator's name: lower-case letters, digits and hyphens, at most 64",
+            visible(name)
+        )));
+    }
+    let text = read_anchor(&arguments.file).map_err(|error| fail(&error))?;
+    let id = parse_public(&text).map(|key| key_id(&key)).map_err(|error| fail(&error))?;
+    // A key that two people had would let one of them be both.
+    let known = dir.operator_texts().map_err(|error| fail(&error))?;
+    if let Some((owner, _)) = known.iter().find(|(owner, key)| *key == text && owner != name) {
+        return Err(fail(&format!("key {id} is {owner}'s already")));
+    }
+    let folder = dir.operators_folder();
+    std::fs::create_dir_all(&folder).map_err(|error| fail(&error))?;
+    let path = folder.join(format!("{name}.{id}.pub"));
+    if !path.exists() {
+        write_public(&path, &format!("{text}\n")).map_err(|error| fail(&error))?;
+    }
+    writeln!(
+        out,
+        "{name} may seal orders with key {id}; hosts learn of it when they enrol, hosts enrolled before need {} in /etc/sekisho/trust.d/operators",
+        path.display()
+    )?;
+    Ok(0)
+}
+
 fn list(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failure> {
     let (dir, store) = reading.place.open()?;
     let anchors = dir.anchor_texts().map_err(|error| {
@@ -453,15 +509,32 @@ fn list(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failure> {
         .iter()
         .map(|text| [parse_public(text).map(|key| key_id(&key)).unwrap_or_default(), text.clone()])
         .collect();
+    let operators = dir.operator_texts().map_err(|error| {
+        Failure::unable(
+            error,
+            "nothing was changed",
+            "see that trust.d/operators holds public keys only",
+        )
+    })?;
     let threshold = threshold(&store).map_err(refused_by_store)?;
     if reading.output == Output::Json {
+        let anchors: Vec<_> =
+            rows.iter().map(|[id, key]| object!({"id": id, "key": key})).collect();
+        let operators: Vec<_> =
+            operators.iter().map(|(name, key)| object!({"name": name, "key": key})).collect();
         json(
             out,
-            &object!({"threshold": threshold, "anchors": rows.iter().map(|[id, key]| object!({"id": id, "key": key})).collect::<Vec<_>>()}),
+            &object!({"threshold": threshold, "anchors": anchors, "operators": operators}),
         )?;
     } else {
         table::write(out, ["ID", "KEY"], &rows)?;
         writeln!(out, "{threshold} must have sealed a policy")?;
+        if !operators.is_empty() {
+            writeln!(out)?;
+            let rows: Vec<[String; 2]> =
+                operators.into_iter().map(|(name, key)| [name, key]).collect();
+            table::write(out, ["OPERATOR", "KEY"], &rows)?;
+        }
     }
     Ok(0)
 }

@@ -1,7 +1,8 @@
 //! Words for people, and strangers' words made harmless.
 
 use sekisho_schema::finding::{Action, DecisionRecord, Reason};
-use sekisho_schema::{Containment, Scope};
+use sekisho_schema::order::Command;
+use sekisho_schema::{Containment, Measure, Scope, Sealed};
 
 /// The longest text of a stranger that is shown, in characters.
 const LONGEST: usize = 600;
@@ -69,11 +70,44 @@ pub fn scope(scope: &Scope) -> String {
     }
 }
 
+/// A scope and how it is held, in words: `traffic to 203.0.113.9, throttled to 8 kB a second`.
+#[must_use]
+pub fn held(scope: &Scope, measure: Measure) -> String {
+    let what = self::scope(scope);
+    match measure {
+        Measure::Cut => format!("cut {what}"),
+        Measure::Freeze => format!("cut {what} and stop its processes"),
+        Measure::Observe => format!("count {what}, without a cut"),
+        Measure::Quota { bytes: most } => {
+            format!("cut {what} after {} more", bytes(most as f64))
+        }
+        Measure::Throttle { bytes_per_second } => {
+            format!("throttle {what} to {} a second", bytes(bytes_per_second as f64))
+        }
+    }
+}
+
+/// What a sealed order says, in words; its seal is not checked.
+#[must_use]
+pub fn order(sealed: &str) -> String {
+    let read = Sealed::parse(sealed).and_then(|sealed| sealed.read_order());
+    let Ok(dispatch) = read else { return "can't be read".to_owned() };
+    match &dispatch.order.what {
+        Command::Contain { scope, lease, measure, .. } => {
+            format!("{} for {lease}", held(scope, *measure))
+        }
+        Command::Confirm { containment } => format!("confirm {}", visible(&containment.0)),
+        Command::Release { containment, .. } => format!("release {}", visible(&containment.0)),
+    }
+}
+
 /// The name of a step of the ladder of responses.
 #[must_use]
 pub const fn level(level: u8) -> &'static str {
     match level {
         0 => "observe",
+        1 => "throttle",
+        2 => "quota",
         3 => "destination",
         4 => "workload",
         5 => "host",
@@ -107,8 +141,10 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::Budget => "the automatic budget is spent",
         Reason::CannotEnforce => "the host can't hold a cut",
         Reason::DryRun => "dry-run",
+        Reason::Escalated => "a contained actor tried other ways",
         Reason::Exemption => "exempt",
         Reason::Learn => "learning",
+        Reason::Owner => "until the workload behind it is known",
         Reason::Trial => "on trial",
     }
 }

@@ -3,13 +3,13 @@
 use super::problem::Problem;
 use super::room::{Peer, Room};
 use super::sse;
-use crate::authority::AuthorityError;
+use crate::authority::{AgentShown, AuthorityError};
 use crate::clock;
 use crate::policy::threshold;
 use crate::secret::{new_agent_id, token_hash};
-use crate::store::{Batch, Enrolment, Heartbeat, MAX_CONTAINMENTS, Outcome, RedeemError};
+use crate::store::{Batch, Enrolment, Heartbeat, MAX_CONTAINMENTS, OrderAnswer, Outcome, RedeemError};
 use axum::body::{Body, to_bytes};
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -36,6 +36,9 @@ type Shared = State<Arc<Room>>;
 pub(super) fn routes() -> Router<Arc<Room>> {
     Router::new()
         .route("/v1/enroll", post(enrol))
+        .route("/v1/renew", post(renew))
+        .route("/v1/orders", get(orders))
+        .route("/v1/orders/{id}", post(order_answered))
         .route("/v1/events", post(events))
         .route("/v1/state", post(state))
         .route("/v1/stream", get(stream))
@@ -116,8 +119,11 @@ fn enrol_now(room: &Room, request: &EnrolRequest) -> Result<(Value, String), Pro
     let trust = room.dir.anchor_texts().map_err(|error| internal(&error))?;
     let threshold = threshold(&room.store)?;
     let agent = new_agent_id().map_err(|error| internal(&error))?;
-    let certificate =
-        room.authority.issue_agent(&request.csr, &agent, now).map_err(|error| match error {
+    let operators = room.dir.operator_texts().map_err(|error| internal(&error))?;
+    let certificate = room
+        .authority
+        .issue_agent(&request.csr, &agent, room.agent_life, now)
+        .map_err(|error| match error {
             AuthorityError::Request(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
             other => internal(&other),
         })?;
@@ -125,17 +131,118 @@ fn enrol_now(room: &Room, request: &EnrolRequest) -> Result<(Value, String), Pro
         agent: agent.clone(),
         host: request.host.clone(),
         certificate_until: certificate.until,
+        spki: certificate.spki,
     };
     room.store.redeem_token(&hash, &enrolment, now).map_err(refuse)?;
-    let answer = json!({"id": agent, "certificate": certificate.pem, "ca": room.authority.pem(), "trust": trust, "threshold": threshold});
+    let operators: Vec<Value> =
+        operators.iter().map(|(name, key)| json!({"name": name, "key": key})).collect();
+    let answer = json!({"id": agent, "certificate": certificate.pem, "ca": room.authority.pem(), "trust": trust, "threshold": threshold, "operators": operators});
     Ok((answer, agent))
+}
+
+#[derive(Deserialize)]
+struct RenewRequest {
+    csr: String,
+}
+
+async fn renew(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let shown = room.admit_to_renew(&peer)?;
+    let bytes = read(body, ENROL_LIMIT).await?;
+    let request: RenewRequest = parse(&bytes, "a renewal")?;
+    let agent = shown.agent.clone();
+    let answer = room.waiting(move |room| renew_now(room, &shown, &request)).await?;
+    room.metrics.renewed.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(agent, peer = %peer.address, "certificate renewed");
+    Ok(Json(answer))
+}
+
+fn renew_now(
+    room: &Room,
+    shown: &AgentShown,
+    request: &RenewRequest,
+) -> Result<Value, Problem> {
+    if !room.store.enrolled(&shown.agent)? {
+        return Err(stranger());
+    }
+    let now = clock::now();
+    let certificate = room
+        .authority
+        .issue_agent(&request.csr, &shown.agent, room.agent_life, now)
+        .map_err(|error| match error {
+            AuthorityError::Request(_) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()),
+            other => {
+                tracing::error!(error = %other, "a certificate could not be renewed");
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the certificate could not be made")
+            }
+        })?;
+    if certificate.spki == shown.spki {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "a renewal takes a new key; this request has the key of the present certificate",
+        ));
+    }
+    room.store.renewed(&shown.agent, &certificate.spki, certificate.until, now)?;
+    Ok(json!({"certificate": certificate.pem, "until": certificate.until}))
+}
+
+async fn orders(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+) -> Result<Json<Value>, Problem> {
+    let agent = room.admit(&peer)?;
+    let orders =
+        room.waiting(move |room| Ok(room.store.hand_orders(&agent, clock::now())?)).await?;
+    Ok(Json(json!({"orders": orders})))
+}
+
+async fn order_answered(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let agent = room.admit(&peer)?;
+    let bytes = read(body, ENROL_LIMIT).await?;
+    let answer: OrderAnswer = parse(&bytes, "an answer to an order")?;
+    let name = agent.clone();
+    let order = id.clone();
+    let done = answer.done;
+    let known = room
+        .waiting(move |room| Ok(room.store.answer_order(&name, &order, &answer, clock::now())?))
+        .await?;
+    if !known {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "this agent was given no such order"));
+    }
+    tracing::info!(agent, order = ?id, done, "an order was answered");
+    Ok(Json(json!({"kept": true})))
+}
+
+/// What every answer to an agent says beside its own: trials that are confirmed, what the group has spent.
+fn word(room: &Room, agent: &str) -> Result<Value, Problem> {
+    let confirmed = room.store.confirmable(agent, clock::now())?;
+    room.metrics.confirmed.fetch_add(confirmed.len() as u64, Ordering::Relaxed);
+    let group = room.store.group_of(agent)?.unwrap_or_default();
+    let spent = room.spent.borrow().get(&group).copied();
+    Ok(json!({"confirmed": confirmed, "group_spent": spent}))
+}
+
+/// Joins two objects.
+fn with(mut value: Value, more: Value) -> Value {
+    if let (Value::Object(into), Value::Object(more)) = (&mut value, more) {
+        into.extend(more);
+    }
+    value
 }
 
 async fn events(
     State(room): Shared,
     Extension(peer): Extension<Peer>,
     body: Body,
-) -> Result<Json<Outcome>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let agent = room.admit(&peer)?;
     let Ok(Ok(_permit)) = tokio::time::timeout(BODY_WITHIN, room.ingest.acquire()).await else {
         return Err(
@@ -144,14 +251,17 @@ async fn events(
     };
     let bytes = read(body, EVENTS_LIMIT).await?;
     let begun = Instant::now();
-    let outcome = room
+    let (outcome, word) = room
         .waiting(move |room| {
             let batch = Batch::parse(&bytes)
                 .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;
             if !room.store.enrolled(&agent)? {
                 return Err(stranger());
             }
-            Ok(room.store.take_in(&agent, &batch, clock::now())?)
+            let outcome = room.store.take_in(&agent, &batch, clock::now())?;
+            // The receipt of a trial is on the disk now, and came over a way that the cut leaves open: that is what
+            // confirms it, when this answer arrives too.
+            Ok((outcome, word(room, &agent)?))
         })
         .await?;
     let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -159,7 +269,9 @@ async fn events(
     room.metrics.batch_nanos.fetch_add(nanos, Ordering::Relaxed);
     room.metrics.ingested.fetch_add(outcome.stored, Ordering::Relaxed);
     room.metrics.duplicates.fetch_add(outcome.duplicates, Ordering::Relaxed);
-    Ok(Json(outcome))
+    let Outcome { ack_through, stored, duplicates } = outcome;
+    let answer = json!({"ack_through": ack_through, "stored": stored, "duplicates": duplicates});
+    Ok(Json(with(answer, word)))
 }
 
 fn stranger() -> Problem {
@@ -183,16 +295,20 @@ async fn state(
             format!("more than {MAX_CONTAINMENTS} containments in one state"),
         ));
     }
-    let known =
-        room.waiting(move |room| Ok(room.store.take_state(&agent, &state, clock::now())?)).await?;
-    if !known {
-        return Err(stranger());
-    }
+    let word = room
+        .waiting(move |room| {
+            if room.store.take_state(&agent, &state, clock::now())? {
+                word(room, &agent)
+            } else {
+                Err(stranger())
+            }
+        })
+        .await?;
     let policy =
         room.policy.borrow().as_ref().map(
             |policy| json!({"version": policy.stored.version, "digest": policy.stored.digest}),
         );
-    Ok(Json(json!({"policy": policy})))
+    Ok(Json(with(json!({"policy": policy}), word)))
 }
 
 async fn stream(
@@ -200,7 +316,9 @@ async fn stream(
     Extension(peer): Extension<Peer>,
 ) -> Result<Response, Problem> {
     let agent = room.admit(&peer)?;
-    Ok(sse::notices(&room, agent))
+    let name = agent.clone();
+    let group = room.waiting(move |room| Ok(room.store.group_of(&name)?)).await?;
+    Ok(sse::notices(&room, agent, group.unwrap_or_default()))
 }
 
 async fn policy(

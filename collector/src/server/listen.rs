@@ -1,6 +1,10 @@
 //! Accepts connections: TLS for everybody, plain for the page on loopback.
 
+use super::problem::Problem;
 use super::room::{Door, Peer, Room};
+use crate::authority::AgentShown;
+use crate::clock;
+use crate::store::Standing;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
@@ -72,7 +76,7 @@ async fn meet(stream: TcpStream, address: SocketAddr, entrance: Entrance) {
         tracing::debug!(%address, %error, "small answers may be late");
     }
     let Some(tls) = entrance.tls.clone() else {
-        let peer = Peer { agent: None, address, door: entrance.door };
+        let peer = Peer { agent: None, replaced: false, address, door: entrance.door };
         return serve(stream, peer, entrance).await;
     };
     match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
@@ -80,12 +84,22 @@ async fn meet(stream: TcpStream, address: SocketAddr, entrance: Entrance) {
             let certificate =
                 stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let agent =
-                certificate.and_then(|certificate| entrance.room.authority.agent_of(certificate));
-            serve(stream, Peer { agent, address, door: entrance.door }, entrance).await;
+                certificate.and_then(|certificate| entrance.room.authority.shown(certificate));
+            let Ok(replaced) = is_replaced(&entrance.room, agent.as_ref()).await else { return };
+            serve(stream, Peer { agent, replaced, address, door: entrance.door }, entrance).await;
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "a handshake failed"),
         Err(_) => tracing::debug!(%address, "a handshake took too long"),
     }
+}
+
+/// Once for each connection: whether a later certificate of the agent is in use already.
+async fn is_replaced(room: &Arc<Room>, agent: Option<&AgentShown>) -> Result<bool, Problem> {
+    let Some(AgentShown { agent, spki, .. }) = agent.cloned() else { return Ok(false) };
+    let standing = room
+        .waiting(move |room| Ok(room.store.show_certificate(&agent, &spki, clock::now())?))
+        .await?;
+    Ok(standing == Standing::Replaced)
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(

@@ -5,7 +5,9 @@
 
 mod agents;
 mod guard;
+mod door;
 mod listen;
+mod notify;
 mod problem;
 mod readers;
 mod room;
@@ -128,7 +130,8 @@ fn server_identity(dir: &Dir, store: &Store, authority: &Authority) -> Result<Id
     Ok(renewed)
 }
 
-fn acceptor(authority: &Authority, identity: &Identity) -> Result<TlsAcceptor, RunError> {
+fn acceptor(room: &Arc<Room>, identity: &Identity) -> Result<TlsAcceptor, RunError> {
+    let authority = &room.authority;
     let fail = |error: &dyn std::fmt::Display| RunError::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
@@ -138,6 +141,7 @@ fn acceptor(authority: &Authority, identity: &Identity) -> Result<TlsAcceptor, R
             .allow_unauthenticated()
             .build()
             .map_err(|error| fail(&error))?;
+    let verifier = Arc::new(door::Doorkeeper::new(Arc::clone(room), verifier));
     let (certificate, key) = authority::read_identity(identity)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -163,7 +167,6 @@ async fn run_here(config: &Config, out: &mut dyn Write) -> Result<(), RunError> 
     let store = Store::open(&dir.database(), false)?;
     let authority = open_authority(&dir, &store)?;
     let identity = server_identity(&dir, &store, &authority)?;
-    let tls = acceptor(&authority, &identity)?;
     let guard = guard::Guard::new(
         store.meta("operator")?.ok_or(RunError::Incomplete("operator password"))?,
     )?;
@@ -176,9 +179,10 @@ async fn run_here(config: &Config, out: &mut dyn Write) -> Result<(), RunError> 
         ("listening_since", &clock::now().nanos().to_string()),
         ("port", &bound.port().to_string()),
     ])?;
-    let room =
-        Arc::new(Room::new(store, authority, dir, guard, authority::ends(&identity.certificate)?));
+    let until = authority::ends(&identity.certificate)?;
+    let room = Arc::new(Room::new(store, authority, dir, guard, until, config));
     watch::refresh(&room)?;
+    let tls = acceptor(&room, &identity)?;
     let pin = room.authority.pin()?;
 
     let (open, mut last) = mpsc::channel(1);
@@ -210,6 +214,17 @@ async fn run_here(config: &Config, out: &mut dyn Write) -> Result<(), RunError> 
     out.flush()?;
     drop(open);
     let watching = tokio::spawn(watch::watch(Arc::clone(&room)));
+    let keeping = config.keeping;
+    tokio::spawn(watch::keep_house(Arc::clone(&room), keeping));
+    if let Some(notify) = config.notify.clone() {
+        let caller = notify::Caller::new(notify).map_err(RunError::Tls)?;
+        tokio::spawn(notify::deliver(Arc::clone(&room), caller));
+    } else {
+        tracing::warn!(
+            help = "set [notify] in collector.toml",
+            "nobody is told of notices but on the page"
+        );
+    }
 
     tokio::select! {
         _ = term.recv() => {}

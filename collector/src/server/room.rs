@@ -2,13 +2,14 @@
 
 use super::guard::Guard;
 use super::problem::Problem;
-use crate::authority::Authority;
+use crate::authority::{AgentShown, Authority};
 use crate::clock;
+use crate::config::Config;
 use crate::dir::Dir;
 use crate::policy::InForce;
-use crate::store::Store;
+use crate::store::{GroupSpent, Store};
 use axum::http::StatusCode;
-use sekisho_schema::Timestamp;
+use sekisho_schema::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -31,6 +32,14 @@ pub(super) struct Room {
     pub(super) certificate_until: Timestamp,
     pub(super) policy: watch::Sender<Option<Arc<InForce>>>,
     pub(super) denied: watch::Sender<Arc<BTreeSet<String>>>,
+    /// Agents with orders that they did not answer yet.
+    pub(super) orders: watch::Sender<Arc<BTreeMap<String, u64>>>,
+    /// What each group has spent of its cuts of hosts.
+    pub(super) spent: watch::Sender<Arc<BTreeMap<String, GroupSpent>>>,
+    /// Life of an agent's certificate.
+    pub(super) agent_life: Span,
+    /// Whether notices go to anybody.
+    pub(super) notifies: bool,
     /// Rises with each change in the database.
     pub(super) changes: watch::Sender<u64>,
     /// Turns `true` once, at the end.
@@ -42,7 +51,9 @@ pub(super) struct Room {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     /// The agent its certificate names.
-    pub(super) agent: Option<String>,
+    pub(super) agent: Option<AgentShown>,
+    /// Whether a later certificate of the same agent is in use already.
+    pub(super) replaced: bool,
     /// Its address.
     pub(super) address: SocketAddr,
     /// The listener it came to.
@@ -70,6 +81,13 @@ pub(super) struct Metrics {
     pub(super) batch_nanos: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) silent: AtomicU64,
+    pub(super) renewed: AtomicU64,
+    pub(super) confirmed: AtomicU64,
+    pub(super) notices: AtomicU64,
+    pub(super) undelivered: AtomicU64,
+    pub(super) deliveries: AtomicU64,
+    pub(super) delivery_failures: AtomicU64,
+    pub(super) removed: AtomicU64,
 }
 
 /// One open notice stream of an agent; counts it while it lives.
@@ -85,6 +103,7 @@ impl Room {
         dir: Dir,
         guard: Guard,
         certificate_until: Timestamp,
+        config: &Config,
     ) -> Self {
         Self {
             store,
@@ -96,6 +115,10 @@ impl Room {
             certificate_until,
             policy: watch::Sender::new(None),
             denied: watch::Sender::new(Arc::default()),
+            orders: watch::Sender::new(Arc::default()),
+            spent: watch::Sender::new(Arc::default()),
+            agent_life: config.agent_life,
+            notifies: config.notify.is_some(),
             changes: watch::Sender::new(0),
             closing: watch::Sender::new(false),
             streams: Mutex::default(),
@@ -122,20 +145,37 @@ impl Room {
 
     /// The agent behind a connection, if it may come in.
     pub(super) fn admit(&self, peer: &Peer) -> Result<String, Problem> {
-        let Some(agent) = &peer.agent else {
+        let shown = self.admit_to_renew(peer)?;
+        if shown.until <= clock::now() {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                format!("this certificate ended at {}; POST /v1/renew comes first", shown.until),
+            ));
+        }
+        Ok(shown.agent)
+    }
+
+    /// The agent behind a connection, if it may have a new certificate: also when its own has ended.
+    pub(super) fn admit_to_renew(&self, peer: &Peer) -> Result<AgentShown, Problem> {
+        let Some(shown) = &peer.agent else {
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "this needs the certificate of an enrolled agent",
             ));
         };
-        if self.denied.borrow().contains(agent) {
+        let refuse = |why| {
             self.metrics.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "this agent was denied by an operator; enrol again with a new token",
-            ));
+            Err(Problem::new(StatusCode::FORBIDDEN, why))
+        };
+        if self.denied.borrow().contains(&shown.agent) {
+            return refuse("this agent was denied by an operator; enrol again with a new token");
         }
-        Ok(agent.clone())
+        if peer.replaced {
+            return refuse(
+                "a later certificate of this agent is in use already; enrol again with a new token",
+            );
+        }
+        Ok(shown.clone())
     }
 
     pub(super) fn listening(self: &Arc<Self>, agent: &str) -> Listening {
@@ -206,6 +246,19 @@ impl Room {
             "Version of the newest policy; 0 for none.",
             &[("", policy.to_string())],
         );
+        for (name, kind, help, value) in [
+            ("certificates_renewed_total", "counter", "Agents' certificates made anew.", &self.metrics.renewed),
+            ("trials_confirmed_total", "counter", "Confirmations of cuts on trial that were handed out.", &self.metrics.confirmed),
+            ("notices", "gauge", "Notices that nobody took on yet.", &self.metrics.notices),
+            ("notices_undelivered", "gauge", "Notices whose last delivery failed.", &self.metrics.undelivered),
+            ("deliveries_total", "counter", "Notices that arrived.", &self.metrics.deliveries),
+            ("delivery_failures_total", "counter", "Tries to deliver a notice that failed.", &self.metrics.delivery_failures),
+            ("events_removed_total", "counter", "Events removed because of their age or the size of the database.", &self.metrics.removed),
+        ] {
+            family(name, kind, help, &[("", read(value).to_string())]);
+        }
+        let orders: u64 = self.orders.borrow().values().sum();
+        family("orders_open", "gauge", "Orders that their hosts did not answer yet.", &[("", orders.to_string())]);
         let lines = [
             ("_sum", format!("{seconds:.9}")),
             ("_count", read(&self.metrics.batches).to_string()),

@@ -59,16 +59,24 @@ fn ticks() -> tokio::time::Interval {
     ticks
 }
 
-/// The notice stream of an agent: the policy in force, now and whenever it changes.
-pub(super) fn notices(room: &Arc<Room>, agent: String) -> Response {
+/// The notice stream of an agent: the policy in force, orders that wait, what its group has spent; now and whenever
+/// it changes. That orders wait is told again until they are answered.
+pub(super) fn notices(room: &Arc<Room>, agent: String, group: String) -> Response {
     let (sender, receiver) = mpsc::channel(4);
     let listening = room.listening(&agent);
     let room = Arc::clone(room);
-    tokio::spawn(async move { feed_notices(&room, &agent, Reader(sender), listening).await });
+    tokio::spawn(async move { feed_notices(&room, &agent, &group, Reader(sender), listening).await });
     response(Feed(receiver))
 }
 
-async fn feed_notices(room: &Room, agent: &str, reader: Reader, _listening: Listening) {
+async fn feed_notices(
+    room: &Room,
+    agent: &str,
+    group: &str,
+    reader: Reader,
+    _listening: Listening,
+) {
+    let (mut orders, mut spent) = (room.orders.subscribe(), room.spent.subscribe());
     let (mut policy, mut denied, mut closing) =
         (room.policy.subscribe(), room.denied.subscribe(), room.closing.subscribe());
     let mut ticks = ticks();
@@ -76,6 +84,8 @@ async fn feed_notices(room: &Room, agent: &str, reader: Reader, _listening: List
         return;
     }
     policy.mark_changed();
+    orders.mark_changed();
+    let (mut waiting, mut told) = (0, None);
     loop {
         let text = tokio::select! {
             () = reader.0.closed() => return,
@@ -93,12 +103,36 @@ async fn feed_notices(room: &Room, agent: &str, reader: Reader, _listening: List
                 let Some(notice) = policy.borrow_and_update().as_ref().map(|policy| format!("event: policy\ndata: {{\"version\":{},\"digest\":\"{}\"}}\n\n", policy.stored.version, policy.stored.digest)) else { continue };
                 notice
             }
-            _ = ticks.tick() => ": keep-alive\n\n".to_owned(),
+            changed = orders.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let before = waiting;
+                waiting = orders.borrow_and_update().get(agent).copied().unwrap_or(0);
+                if waiting == 0 || waiting == before {
+                    continue;
+                }
+                order_notice(waiting)
+            }
+            changed = spent.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = spent.borrow_and_update().get(group).copied();
+                let Some(spent) = now.filter(|_| now != told) else { continue };
+                told = now;
+                format!("event: group\ndata: {{\"count\":{},\"since\":\"{}\"}}\n\n", spent.count, spent.since)
+            }
+            _ = ticks.tick() => if waiting > 0 { order_notice(waiting) } else { ": keep-alive\n\n".to_owned() },
         };
         if !reader.tell(text).await {
             return;
         }
     }
+}
+
+fn order_notice(waiting: u64) -> String {
+    format!("event: order\ndata: {{\"waiting\":{waiting}}}\n\n")
 }
 
 /// Word to the page whenever the database changed.

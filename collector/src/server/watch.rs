@@ -2,8 +2,9 @@
 
 use super::room::Room;
 use crate::clock;
+use crate::config::Keeping;
 use crate::policy::InForce;
-use crate::store::{Liveness, StoreError};
+use crate::store::{HostView, Liveness, NewNotice, NoticeKind, StoreError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,10 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks between two roll calls.
 const LOOKS_PER_ROLL_CALL: u64 = 20;
+
+/// When records are removed first after the start, and how often then.
+const FIRST_CLEANING: Duration = Duration::from_secs(10);
+const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
 /// What was seen at the last look.
 #[derive(Default)]
@@ -52,7 +57,17 @@ pub(super) async fn watch(room: Arc<Room>) {
     }
 }
 
-/// Reads the policy in force and the denied agents, and tells who waits for them.
+fn replace<T: PartialEq>(sender: &tokio::sync::watch::Sender<Arc<T>>, fresh: T) {
+    sender.send_if_modified(|current| {
+        let changed = **current != fresh;
+        if changed {
+            *current = Arc::new(fresh);
+        }
+        changed
+    });
+}
+
+/// Reads the policy in force, the denied agents, waiting orders and what groups have spent, and tells who waits for them.
 pub(super) fn refresh(room: &Room) -> Result<(), StoreError> {
     let newest = room.store.newest_policy()?;
     room.policy.send_if_modified(|current| {
@@ -66,14 +81,13 @@ pub(super) fn refresh(room: &Room) -> Result<(), StoreError> {
         *current = newest.map(|stored| Arc::new(InForce::new(stored)));
         true
     });
-    let denied = room.store.denied()?;
-    room.denied.send_if_modified(|current| {
-        let changed = **current != denied;
-        if changed {
-            *current = Arc::new(denied);
-        }
-        changed
-    });
+    let now = clock::now();
+    replace(&room.denied, room.store.denied()?);
+    replace(&room.orders, room.store.orders_open(now)?);
+    replace(&room.spent, room.store.spent(now)?);
+    let (notices, undelivered) = room.store.notice_counts()?;
+    room.metrics.notices.store(notices, Ordering::Relaxed);
+    room.metrics.undelivered.store(undelivered, Ordering::Relaxed);
     Ok(())
 }
 
@@ -86,8 +100,34 @@ fn look(room: &Room, seen: &mut Seen, roll_call: bool) -> Result<(), StoreError>
     }
     if roll_call {
         call_roll(room, seen)?;
+        // What lapses by time alone leaves no mark.
+        refresh(room)?;
+        look_for_drills(room)?;
     }
     Ok(())
+}
+
+/// A silence is told once for the last word before it, also over a restart of the collector.
+fn tell_lost(room: &Room, host: &HostView) -> Result<(), StoreError> {
+    let last = host.last_seen.map_or_else(|| "it enrolled".to_owned(), |at| at.to_string());
+    let notice = NewNotice {
+        key: format!("{}:{}:{last}", NoticeKind::AgentLost.word(), host.agent),
+        kind: NoticeKind::AgentLost,
+        agent: Some(&host.agent),
+        group: None,
+        subject: host.host.clone(),
+        text: format!("{} is silent since {last}: what it sees and cuts is not known", host.host),
+    };
+    room.store.notice(&notice, clock::now()).map(drop)
+}
+
+fn look_for_drills(room: &Room) -> Result<(), StoreError> {
+    let policy = room.policy.borrow().clone();
+    let Some(in_force) = policy.as_deref() else { return Ok(()) };
+    let Some(policy) = &in_force.policy else { return Ok(()) };
+    let now = clock::now();
+    let overdue = room.store.drills_overdue(&policy.drill, in_force.stored.pushed_at, now)?;
+    room.store.tell_overdue(&overdue, now)
 }
 
 fn call_roll(room: &Room, seen: &mut Seen) -> Result<(), StoreError> {
@@ -100,7 +140,8 @@ fn call_roll(room: &Room, seen: &mut Seen) -> Result<(), StoreError> {
     for host in &hosts {
         match (silent.contains(&host.agent), seen.silent.contains(&host.agent)) {
             (true, false) => {
-                tracing::warn!(agent = host.agent, host = ?host.host, "agent fell silent: three states were missed")
+                tracing::warn!(agent = host.agent, host = ?host.host, "agent fell silent: three states were missed");
+                tell_lost(room, host)?;
             }
             (false, true) => {
                 tracing::info!(agent = host.agent, host = ?host.host, "agent is heard again")
@@ -114,4 +155,29 @@ fn call_roll(room: &Room, seen: &mut Seen) -> Result<(), StoreError> {
         room.changes.send_modify(|number| *number += 1);
     }
     Ok(())
+}
+
+/// Removes what is no longer to be kept: soon after the start, then each hour.
+pub(super) async fn keep_house(room: Arc<Room>, keeping: Keeping) {
+    let mut closing = room.closing.subscribe();
+    let mut wait = FIRST_CLEANING;
+    loop {
+        tokio::select! {
+            _ = closing.wait_for(|closing| *closing) => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = CLEAN_EVERY;
+        let again = Arc::clone(&room);
+        let cleaned =
+            tokio::task::spawn_blocking(move || again.store.prune(&keeping, clock::now())).await;
+        match cleaned {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(pruning))) => {
+                room.metrics.removed.fetch_add(pruning.events, Ordering::Relaxed);
+                tracing::info!(why = %pruning.why, before = %pruning.before, events = pruning.events, findings = pruning.findings, other = pruning.other, "old records were removed");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "old records could not be removed"),
+            Err(error) => tracing::error!(%error, "a cleaning ended in the middle"),
+        }
+    }
 }

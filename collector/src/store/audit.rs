@@ -14,27 +14,34 @@ impl Store {
     /// When SQLite refuses.
     pub fn audit(&self) -> Result<Vec<AuditReport>, StoreError> {
         self.reading("audit the events", |connection| {
-            let boots: Vec<(String, String, String)> = connection
-                .prepare("SELECT b.agent, coalesce(h.host, '?'), b.boot FROM boots b LEFT JOIN hosts h ON h.agent = b.agent ORDER BY b.first_at")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            let boots: Vec<Boot> = connection
+                .prepare("SELECT b.agent, coalesce(h.host, '?'), b.boot, b.pruned, b.pruned_chain FROM boots b LEFT JOIN hosts h ON h.agent = b.agent ORDER BY b.first_at")?
+                .query_map([], |row| {
+                    Ok(Boot { agent: row.get(0)?, host: row.get(1)?, boot: row.get(2)?, pruned: natural(row.get(3)?), chain: row.get(4)? })
+                })?
                 .collect::<rusqlite::Result<_>>()?;
-            boots.into_iter().map(|(agent, host, boot)| audit_boot(connection, agent, host, boot)).collect()
+            boots.into_iter().map(|boot| audit_boot(connection, boot)).collect()
         })
     }
 }
 
-fn audit_boot(
-    connection: &Connection,
+/// A boot of an agent, and where what is left of its journal begins.
+struct Boot {
     agent: String,
     host: String,
     boot: String,
-) -> rusqlite::Result<AuditReport> {
+    pruned: u64,
+    chain: Option<String>,
+}
+
+fn audit_boot(connection: &Connection, of: Boot) -> rusqlite::Result<AuditReport> {
     let mut report = AuditReport {
-        agent,
-        host,
-        boot,
+        agent: of.agent,
+        host: of.host,
+        boot: of.boot,
         events: 0,
-        highest: 0,
+        removed: of.pruned,
+        highest: of.pruned,
         missing: 0,
         hashed: 0,
         broken: Vec::new(),
@@ -44,7 +51,8 @@ fn audit_boot(
         "SELECT seq, json, chain FROM events WHERE agent = ?1 AND boot = ?2 ORDER BY seq",
     )?;
     let mut rows = statement.query([&report.agent, &report.boot])?;
-    let mut before: Option<(u64, String)> = None;
+    // The hash of the last event that was removed on purpose: the chain goes on from it.
+    let mut before = of.chain.map(|chain| (of.pruned, chain));
     while let Some(row) = rows.next()? {
         let (seq, line, chain): (i64, String, Option<String>) =
             (row.get(0)?, row.get(1)?, row.get(2)?);

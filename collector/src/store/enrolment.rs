@@ -34,6 +34,8 @@ pub struct Enrolment {
     pub host: String,
     /// When its certificate ends.
     pub certificate_until: Timestamp,
+    /// The hash of its certificate's key.
+    pub spki: String,
 }
 
 /// Why a token is refused.
@@ -160,6 +162,7 @@ impl Store {
                 "INSERT INTO hosts (agent, host, grp, enrolled_at, certificate_until) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![enrolment.agent, enrolment.host, group, nanos(now), nanos(enrolment.certificate_until)],
             )?;
+            super::certificates::keep(transaction, &enrolment.agent, &enrolment.spki, enrolment.certificate_until, now)?;
             Ok(Ok(()))
         })?
     }

@@ -1,8 +1,8 @@
 //! Events in: each stored once, whatever the order and however often they come.
 
-use super::{Doing, Store, StoreError, held, nanos, natural, transact, whole};
+use super::{Doing, NewNotice, NoticeKind, Store, StoreError, held, nanos, natural, transact, whole};
 use rusqlite::{OptionalExtension, Transaction, params};
-use sekisho_schema::event::{EVENT_SCHEMA, Release};
+use sekisho_schema::event::{DrillReport, EVENT_SCHEMA, Preview, Release};
 use sekisho_schema::sealed::hex;
 use sekisho_schema::{Body, Containment, Finding, Receipt, Timestamp};
 use serde::Deserialize;
@@ -254,10 +254,14 @@ impl Intake<'_> {
             Some(Body::Finding(finding)) => self.finding(seq, event.at, finding)?,
             Some(Body::Receipt(receipt)) => self.receipt(event.at, receipt)?,
             Some(Body::Release(release)) => self.release(event.at, release)?,
+            Some(Body::Drill(drill)) => self.drill(seq, event.at, drill)?,
+            Some(Body::Gap(gap)) if gap.cause == "fuse" => {
+                self.notice(NoticeKind::Fuse, &format!("{}:{seq}", self.boot), &gap.cause, &gap.detail)?;
+            }
+            Some(Body::Preview(preview)) => self.preview(event.at, preview)?,
             Some(
                 Body::Baseline(_)
                 | Body::Coverage(_)
-                | Body::Drill(_)
                 | Body::Evidence(_)
                 | Body::Gap(_)
                 | Body::Mode(_)
@@ -357,10 +361,11 @@ impl Intake<'_> {
     fn receipt(&self, at: Timestamp, receipt: &Receipt) -> rusqlite::Result<()> {
         self.transaction
             .prepare_cached(
-                "INSERT INTO receipts (agent, containment, generation, at, finding, applied, error, cut, exemptions, time_to_contain_ns, leaked_packets, leaked_bytes)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                "INSERT INTO receipts (agent, containment, generation, at, finding, applied, error, cut, exemptions, time_to_contain_ns, leaked_packets, leaked_bytes, open, coverage, target)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
                  ON CONFLICT (agent, containment, generation) DO UPDATE SET at = excluded.at, finding = excluded.finding, applied = excluded.applied, error = excluded.error, cut = excluded.cut,
-                   exemptions = excluded.exemptions, time_to_contain_ns = excluded.time_to_contain_ns, leaked_packets = excluded.leaked_packets, leaked_bytes = excluded.leaked_bytes
+                   exemptions = excluded.exemptions, time_to_contain_ns = excluded.time_to_contain_ns, leaked_packets = excluded.leaked_packets, leaked_bytes = excluded.leaked_bytes,
+                   open = excluded.open, coverage = excluded.coverage, target = excluded.target
                  WHERE excluded.at >= receipts.at",
             )?
             .execute(params![
@@ -376,12 +381,71 @@ impl Intake<'_> {
                 receipt.time_to_contain_ns,
                 whole(receipt.leaked_packets),
                 whole(receipt.leaked_bytes),
-            ])
+                list(&receipt.open),
+                list(&receipt.coverage),
+                list(&receipt.target),
+            ])?;
+        if receipt.applied {
+            return Ok(());
+        }
+        let why = receipt.error.as_deref().unwrap_or("the kernel refused");
+        let text = format!("NOT CUT: {} is not held: {why}", receipt.scope);
+        self.notice(NoticeKind::NotApplied, &receipt.containment.0, &receipt.containment.0, &text)
+    }
+
+    fn drill(&self, seq: i64, at: Timestamp, drill: &DrillReport) -> rusqlite::Result<()> {
+        self.transaction
+            .prepare_cached("INSERT INTO drills (agent, boot, seq, at, name, passed, detail, by, time_to_detect_ns, time_to_contain_ns, leaked_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING")?
+            .execute(params![
+                self.agent,
+                self.boot,
+                seq,
+                nanos(at.min(self.now)),
+                drill.name,
+                drill.passed,
+                drill.detail,
+                drill.by,
+                drill.time_to_detect_ns,
+                drill.time_to_contain_ns,
+                whole(drill.leaked_bytes),
+            ])?;
+        if drill.passed {
+            return Ok(());
+        }
+        let text = format!("the rehearsal {} did not hold: {}", drill.name, drill.detail);
+        self.notice(NoticeKind::DrillFailed, &format!("{}:{seq}", self.boot), &drill.name, &text)
+    }
+
+    fn preview(&self, at: Timestamp, preview: &Preview) -> rusqlite::Result<()> {
+        let Some(containment) = &preview.containment else { return Ok(()) };
+        let json = serde_json::to_string(preview).unwrap_or_default();
+        self.transaction
+            .prepare_cached("INSERT INTO previews (agent, containment, at, json) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (agent, containment) DO UPDATE SET at = excluded.at, json = excluded.json")?
+            .execute(params![self.agent, containment.0, nanos(at), json])
             .map(drop)
     }
 
+    /// Keeps that a person must be told, in the same transaction as the event that calls for it.
+    fn notice(
+        &self,
+        kind: NoticeKind,
+        incident: &str,
+        subject: &str,
+        text: &str,
+    ) -> rusqlite::Result<()> {
+        let notice = NewNotice {
+            key: format!("{}:{}:{incident}", kind.word(), self.agent),
+            kind,
+            agent: Some(self.agent),
+            group: None,
+            subject: subject.to_owned(),
+            text: text.to_owned(),
+        };
+        super::notices::keep(self.transaction, &notice, self.now).map(drop)
+    }
+
     fn containment(&self, containment: &Containment) -> rusqlite::Result<()> {
-        keep_containment(self.transaction, self.agent, containment)
+        keep_containment(self.transaction, self.agent, containment, self.now)
     }
 
     fn release(&self, at: Timestamp, release: &Release) -> rusqlite::Result<()> {
@@ -391,8 +455,19 @@ impl Intake<'_> {
                 "INSERT INTO containments (agent, id, released_at, release_cause, released_by, release_reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (agent, id) DO UPDATE SET released_at = excluded.released_at, release_cause = excluded.release_cause, released_by = excluded.released_by, release_reason = excluded.release_reason",
             )?
-            .execute(params![self.agent, release.containment.0, nanos(at), release.cause, release.by, release.reason])
-            .map(drop)
+            .execute(params![self.agent, release.containment.0, nanos(at), release.cause, release.by, release.reason])?;
+        let (id, scope) = (release.containment.0.as_str(), &release.scope);
+        match release.cause.as_str() {
+            "trial" => {
+                let text = format!("{scope} was on trial and was let go, because nobody confirmed it: it is OPEN again");
+                self.notice(NoticeKind::TrialReleased, id, id, &text)
+            }
+            "escalated" => {
+                let text = format!("what {scope} held back tried other ways; it is cut at a higher level now");
+                self.notice(NoticeKind::Escalated, id, id, &text)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -401,13 +476,18 @@ pub(super) fn keep_containment(
     transaction: &Transaction<'_>,
     agent: &str,
     containment: &Containment,
+    now: Timestamp,
 ) -> rusqlite::Result<()> {
     let json = serde_json::to_string(containment).unwrap_or_default();
     transaction
         .prepare_cached(
-            "INSERT INTO containments (agent, id, json, since, until) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (agent, id) DO UPDATE SET json = excluded.json, since = excluded.since, until = excluded.until WHERE containments.json IS NULL OR containments.json <> excluded.json",
+            "INSERT INTO containments (agent, id, json, since, until, first_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (agent, id) DO UPDATE SET json = excluded.json, since = excluded.since, until = excluded.until, first_at = coalesce(containments.first_at, excluded.first_at) WHERE containments.json IS NULL OR containments.json <> excluded.json",
         )?
-        .execute(params![agent, containment.id.0, json, nanos(containment.since), nanos(containment.until)])
+        .execute(params![agent, containment.id.0, json, nanos(containment.since), nanos(containment.until), nanos(now)])
         .map(drop)
+}
+
+fn list(texts: &[String]) -> String {
+    serde_json::to_string(texts).unwrap_or_else(|_| "[]".to_owned())
 }

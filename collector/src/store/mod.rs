@@ -5,20 +5,32 @@
 //! used by the server and by the command line at the same time.
 
 mod audit;
+mod certificates;
+mod drills;
 mod enrolment;
 mod intake;
+mod notices;
+mod orders;
 mod policies;
 mod read;
+mod retention;
 mod state;
+mod trials;
 
+pub use certificates::Standing;
+pub use drills::{DrillView, Overdue};
 pub use enrolment::{Enrolment, RedeemError, TokenView};
 pub use intake::{Arrival, Batch, BatchError, Outcome};
+pub use notices::{DeliveryView, Due, NewNotice, NoticeKind, NoticeView};
+pub use orders::{NewOrder, OrderAnswer, OrderHanded, OrderState, OrderView};
 pub use policies::StoredPolicy;
 pub use read::{
     AuditReport, ContainmentView, EventView, FindingView, HostView, Liveness, PROMISED_STATE_EVERY,
     ReceiptView, SILENT_AFTER, Sample,
 };
+pub use retention::{LEAST, Pruning};
 pub use state::{Heartbeat, MAX_CONTAINMENTS};
+pub use trials::GroupSpent;
 
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -29,7 +41,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Version of the tables; kept in the file's `user_version`.
-const TABLES: i64 = 1;
+const TABLES: i64 = 2;
 /// How long one writer waits for another process's writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -149,8 +161,11 @@ impl Store {
             transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).doing(doing)?;
         match found {
             TABLES => {}
-            0 if create => {
-                transaction.execute_batch(include_str!("schema.sql")).doing(doing)?;
+            0 | 1 if found == 1 || create => {
+                if found == 0 {
+                    transaction.execute_batch(include_str!("schema.sql")).doing(doing)?;
+                }
+                transaction.execute_batch(include_str!("schema-2.sql")).doing(doing)?;
                 transaction.pragma_update(None, "user_version", TABLES).doing(doing)?;
             }
             _ => return Err(StoreError::Newer { found, known: TABLES }),

@@ -2,6 +2,7 @@
 
 use super::{Store, StoreError, nanos, natural, whole};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use sekisho_schema::event::Preview;
 use sekisho_schema::{Containment, Envelope, Finding, Span, Timestamp};
 use serde::Serialize;
 
@@ -80,6 +81,12 @@ pub struct ReceiptView {
     pub leaked_packets: u64,
     /// Bytes of the scope that left after the match.
     pub leaked_bytes: u64,
+    /// What this level does not close for this scope, in words.
+    pub open: Vec<String>,
+    /// Paths that the host cannot cut, by name.
+    pub coverage: Vec<String>,
+    /// What the scope was found to be when it was cut, in words.
+    pub target: Vec<String>,
 }
 
 /// A containment as shown.
@@ -98,6 +105,10 @@ pub struct ContainmentView {
     pub containment: Containment,
     /// The latest receipt.
     pub receipt: Option<ReceiptView>,
+    /// When this collector confirmed it, having its receipt on the disk.
+    pub confirmed_at: Option<Timestamp>,
+    /// What it would have refused in the days before, when the host told.
+    pub preview: Option<Preview>,
     /// When it was released.
     pub released_at: Option<Timestamp>,
     /// `expired`, `order`, `break-glass` or `failed`.
@@ -170,6 +181,8 @@ pub struct AuditReport {
     pub boot: String,
     /// Events stored.
     pub events: u64,
+    /// Events removed on purpose, from the first on ([store] keep).
+    pub removed: u64,
     /// The highest sequence stored.
     pub highest: u64,
     /// Sequences missing below the highest.
@@ -209,7 +222,11 @@ fn listening_since(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'listening_since'), 0)", [], |row| row.get(0))
 }
 
-const RECEIPT: &str = "r.applied, r.error, r.cut, r.exemptions, r.time_to_contain_ns, r.leaked_packets, r.leaked_bytes";
+const RECEIPT: &str = "r.applied, r.error, r.cut, r.exemptions, r.time_to_contain_ns, r.leaked_packets, r.leaked_bytes, r.open, r.coverage, r.target";
+
+fn list(row: &Row<'_>, place: usize) -> rusqlite::Result<Vec<String>> {
+    Ok(serde_json::from_str(&row.get::<_, String>(place)?).unwrap_or_default())
+}
 
 fn receipt(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<ReceiptView>> {
     let Some(applied) = row.get::<_, Option<bool>>(first)? else { return Ok(None) };
@@ -221,6 +238,9 @@ fn receipt(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<ReceiptView>>
         time_to_contain_ns: row.get(first + 4)?,
         leaked_packets: natural(row.get(first + 5)?),
         leaked_bytes: natural(row.get(first + 6)?),
+        open: list(row, first + 7)?,
+        coverage: list(row, first + 8)?,
+        target: list(row, first + 9)?,
     }))
 }
 
@@ -279,8 +299,9 @@ impl Store {
             let since = listening_since(connection)?;
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT c.agent, h.host, h.last_seen, h.enrolled_at, EXISTS (SELECT 1 FROM denied d WHERE d.agent = h.agent), c.json,
-                        c.released_at IS NULL AND c.absent_at IS NULL AND c.until > ?1, c.released_at, c.release_cause, c.released_by, c.release_reason, {RECEIPT}
+                        c.released_at IS NULL AND c.absent_at IS NULL AND c.until > ?1, c.released_at, c.release_cause, c.released_by, c.release_reason, c.confirmed_at, p.json, {RECEIPT}
                  FROM containments c JOIN hosts h ON h.agent = c.agent
+                 LEFT JOIN previews p ON p.agent = c.agent AND p.containment = c.id
                  LEFT JOIN receipts r ON r.agent = c.agent AND r.containment = c.id
                    AND r.generation = (SELECT max(generation) FROM receipts WHERE agent = c.agent AND containment = c.id)
                  WHERE c.json IS NOT NULL AND (?2 OR (c.released_at IS NULL AND c.absent_at IS NULL AND c.until > ?1))
@@ -295,7 +316,9 @@ impl Store {
                     liveness: liveness(row.get(4)?, row.get(2)?, row.get(3)?, since, now),
                     active: row.get(6)?,
                     containment,
-                    receipt: receipt(row, 11)?,
+                    receipt: receipt(row, 13)?,
+                    confirmed_at: time(row.get(11)?),
+                    preview: row.get::<_, Option<String>>(12)?.and_then(|json| serde_json::from_str(&json).ok()),
                     released_at: time(row.get(7)?),
                     release_cause: row.get(8)?,
                     released_by: row.get(9)?,

@@ -75,7 +75,7 @@ impl Store {
                 return Ok(false);
             }
             for containment in state.containments.iter().take(MAX_CONTAINMENTS) {
-                keep_containment(transaction, agent, containment)?;
+                keep_containment(transaction, agent, containment, now)?;
             }
             mark_absent(transaction, agent, state, now)?;
             let slot = nanos(now).div_euclid(SAMPLE_EVERY) * SAMPLE_EVERY;

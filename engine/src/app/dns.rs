@@ -31,6 +31,7 @@ pub struct DnsMessage<'a> {
     flags: u16,
     questions: u16,
     answers: u16,
+    known: Option<&'a Question>,
 }
 
 /// The first question of a message.
@@ -81,7 +82,7 @@ impl<'a> DnsMessage<'a> {
         if flags >> 11 & 0xF > MAX_OPCODE {
             return None;
         }
-        let message = Self { bytes: payload, id, flags, questions, answers };
+        let message = Self { bytes: payload, id, flags, questions, answers, known: None };
         if questions > 0 && skip_name(payload, HEADER_LEN) == Err(NameFault::Malformed) {
             return None;
         }
@@ -130,11 +131,33 @@ impl<'a> DnsMessage<'a> {
         (self.flags & 0xF) as u8
     }
 
+    /// The same message, whose question was read already: many ask for it.
+    pub(crate) const fn knowing(self, question: Option<&'a Question>) -> Self {
+        Self { known: question, ..self }
+    }
+
+    /// The type of the first question, if that is there whole.
+    pub(crate) fn question_type(&self) -> Option<u16> {
+        let mut labels = self.raw_question_name();
+        let len = labels.by_ref().map(|label| label.len() + 1).sum::<usize>();
+        // A root behind plain labels ends a name that has a text.
+        if self.questions == 0
+            || len + 1 >= MAX_WIRE_NAME_LEN
+            || self.bytes.get(HEADER_LEN + len) != Some(&0)
+        {
+            return self.question().map(|question| question.qtype);
+        }
+        Reader::new(self.bytes.get(HEADER_LEN + len + 1..)?).u16()
+    }
+
     /// The first question, if it is there whole.
     #[must_use]
     pub fn question(&self) -> Option<Question> {
         if self.questions == 0 {
             return None;
+        }
+        if let Some(known) = self.known {
+            return Some(known.clone());
         }
         let (name, end) = read_name(self.bytes, HEADER_LEN)?;
         let qtype = Reader::new(self.bytes.get(end..)?).u16()?;
@@ -244,6 +267,12 @@ impl<'a> Record<'a> {
         Some(Self { message, owner_at, kind, class, ttl, content_at, rdata, end })
     }
 
+    /// Whether the record points to the name of the first question as the one that it belongs to.
+    pub(crate) fn is_of_question(&self) -> bool {
+        const POINTER: [u8; 2] = [0xC0, HEADER_LEN as u8];
+        self.message.get(self.owner_at..self.owner_at + 2) == Some(&POINTER)
+    }
+
     /// The name that the record belongs to.
     #[must_use]
     pub fn owner(&self) -> Option<Name> {
@@ -271,7 +300,8 @@ impl<'a> Record<'a> {
         })
     }
 
-    fn data(&self) -> Option<AnswerData> {
+    /// What the record says, if that is an address or an alias.
+    pub(crate) fn data(&self) -> Option<AnswerData> {
         // The top bit is mDNS's cache-flush flag (RFC 6762 §10.2).
         if self.class & 0x7FFF != CLASS_IN {
             return None;

@@ -2,6 +2,7 @@
 
 use super::Name;
 use super::http::{Authority, host_of, target_authority};
+use memchr::memchr;
 
 /// Longest head that is read; what has no end within it is no head (as servers limit theirs).
 pub const MAX_HEAD: usize = 16 * 1024;
@@ -19,6 +20,7 @@ pub struct RequestHead<'a> {
     pub fields: &'a [u8],
     /// The bytes behind the head, as many as came; the next pipelined request may be among them.
     pub body: &'a [u8],
+    names: FieldNames,
 }
 
 /// A response: its status, its fields in the order of the sender, and what is there of its body.
@@ -30,6 +32,7 @@ pub struct ResponseHead<'a> {
     pub fields: &'a [u8],
     /// The bytes behind the head, as many as came.
     pub body: &'a [u8],
+    names: FieldNames,
 }
 
 /// What the bytes at hand give.
@@ -59,7 +62,7 @@ impl<'a> RequestHead<'a> {
     pub(crate) fn cut(bytes: &'a [u8], cuts: Cuts) -> Option<Self> {
         let (line, fields, body) = cuts.parts(bytes)?;
         let (method, target) = request_line(line)?;
-        Some(Self { method, target, fields, body })
+        Some(Self { method, target, fields, body, names: FieldNames::of(fields) })
     }
 
     /// The host that it is for: the authority of a `CONNECT` or an absolute-form target, else the
@@ -84,7 +87,7 @@ impl<'a> RequestHead<'a> {
     pub fn body_len(&self) -> Option<usize> {
         match (self.field("transfer-encoding"), self.field("content-length")) {
             (None, None) => Some(0),
-            _ => body_len(self.fields),
+            (coding, length) => body_len(coding, length),
         }
     }
 
@@ -96,7 +99,7 @@ impl<'a> RequestHead<'a> {
     /// The value of the first field of a name, whatever its case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a [u8]> {
-        field(self.fields, name)
+        self.names.may_have(name.as_bytes()).then(|| field(self.fields, name)).flatten()
     }
 }
 
@@ -117,14 +120,15 @@ impl<'a> ResponseHead<'a> {
     pub fn body_len(&self) -> Option<usize> {
         match self.status {
             100..200 | 204 | 304 => Some(0),
-            _ => body_len(self.fields),
+            _ => body_len(self.field("transfer-encoding"), self.field("content-length")),
         }
     }
 
     /// Reads a head again whose ends are known.
     pub(crate) fn cut(bytes: &'a [u8], cuts: Cuts) -> Option<Self> {
         let (line, fields, body) = cuts.parts(bytes)?;
-        Some(Self { status: status_line(line)?, fields, body })
+        let names = FieldNames::of(fields);
+        Some(Self { status: status_line(line)?, fields, body, names })
     }
 
     /// Each field as name and value, blanks around the value taken off.
@@ -135,7 +139,7 @@ impl<'a> ResponseHead<'a> {
     /// The value of the first field of a name, whatever its case.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a [u8]> {
-        field(self.fields, name)
+        self.names.may_have(name.as_bytes()).then(|| field(self.fields, name)).flatten()
     }
 }
 
@@ -209,7 +213,7 @@ impl Cuts {
 
 /// Length of the first line with its end.
 fn line_len(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1)
+    memchr(b'\n', bytes).map(|end| end + 1)
 }
 
 fn without_end(line: &[u8]) -> &[u8] {
@@ -264,13 +268,40 @@ fn is_version(version: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'])
 }
 
-fn each_field(fields: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    fields.split(|byte| *byte == b'\n').filter_map(|line| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, value) = line.split_at_checked(colon)?;
-        Some((name.trim_ascii_end(), value.get(1..)?.trim_ascii()))
+fn each_field(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at_checked(line_len(rest).unwrap_or(rest.len()))?;
+            rest = after;
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = line.split_at_checked(colon)?;
+            return Some((name.trim_ascii_end(), value.get(1..)?.trim_ascii()));
+        }
+        None
     })
+}
+
+/// Which names the fields of a head may have, as bits: most that are asked for are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FieldNames(u64);
+
+impl FieldNames {
+    fn of(fields: &[u8]) -> Self {
+        Self(each_field(fields).fold(0, |bits, (name, _)| bits | Self::bit(name)))
+    }
+
+    const fn may_have(self, name: &[u8]) -> bool {
+        self.0 & Self::bit(name) != 0
+    }
+
+    /// A bit by the length and the last letters, which tell more than the first ones.
+    const fn bit(name: &[u8]) -> u64 {
+        let letters = match name {
+            [.., a, b] => (*a & 0x1F) as usize * 5 + (*b & 0x1F) as usize,
+            _ => 0,
+        };
+        1 << ((letters + name.len() * 11) & 63)
+    }
 }
 
 fn field<'a>(fields: &'a [u8], name: &str) -> Option<&'a [u8]> {
@@ -280,11 +311,11 @@ fn field<'a>(fields: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 /// The length that a `Content-Length` states; none beside a `Transfer-Encoding`.
-fn body_len(fields: &[u8]) -> Option<usize> {
-    if field(fields, "transfer-encoding").is_some() {
+fn body_len(coding: Option<&[u8]>, length: Option<&[u8]>) -> Option<usize> {
+    if coding.is_some() {
         return None;
     }
-    std::str::from_utf8(field(fields, "content-length")?).ok()?.parse().ok()
+    std::str::from_utf8(length?).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -25,6 +25,15 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
+    /// Passes over zeros, however many there are.
+    pub(super) fn skip_zeros(&mut self) {
+        let (words, _) = self.rest.as_chunks::<32>();
+        let whole = words.iter().take_while(|word| **word == [0; 32]).count();
+        let rest = self.rest.get(whole * 32..).unwrap_or_default();
+        let few = rest.iter().take_while(|byte| **byte == 0).count();
+        self.rest = rest.get(few..).unwrap_or_default();
+    }
+
     pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;

@@ -5,10 +5,12 @@
 //! and where they lie.
 
 mod forge;
+mod moves;
 mod run;
 mod script;
 
 pub use self::forge::ForgedFrame;
+pub use self::moves::{Move, destination, moves};
 pub use self::run::{Told, Verdict, try_case};
 pub use self::script::ScriptError;
 

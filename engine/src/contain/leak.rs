@@ -1,6 +1,6 @@
 //! What was seen to leave of a contained scope after it was decided to cut it.
 
-use sekisho_schema::{Containment, ContainmentId, Scope, Timestamp};
+use sekisho_schema::{Containment, ContainmentId, Measure, Scope, Timestamp};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -39,6 +39,8 @@ impl Leaks {
     ) {
         let escaped = |held: &&Containment| {
             at > held.since
+                // What is only slowed or counted may leave.
+                && matches!(held.measure, Measure::Cut | Measure::Freeze)
                 && match &held.scope {
                     Scope::Destination(address) => remote == *address,
                     Scope::Host | Scope::ManagementOnly => true,

@@ -29,6 +29,7 @@ use ipnet::IpNet;
 use sekisho_schema::Timestamp;
 use sekisho_schema::finding::{Grade, IndicatorClass, IndicatorRecord};
 use sekisho_schema::intel::UrlPattern;
+use sekisho_schema::sealed::unhex;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +37,8 @@ use std::sync::Arc;
 
 /// Levels of a path that a URL's prefix is looked for at.
 const MOST_LEVELS: usize = 16;
+/// Names above a name that are looked for at once.
+const TOGETHER: usize = 4;
 /// Room for a request's host and port before its target.
 const AUTHORITY: usize = 300;
 
@@ -182,18 +185,12 @@ impl IndicatorSet {
     #[inline]
     pub fn by_address(&self, address: IpAddr, at: Timestamp) -> Option<IndicatorRef> {
         let address = address.to_canonical();
-        let single = || {
-            let (shard, found) = match address {
-                IpAddr::V4(v4) => {
-                    let shard = shard_of_v4(v4.to_bits());
-                    (shard, self.shard(shard)?.find_v4(v4.to_bits(), at))
-                }
-                IpAddr::V6(v6) => {
-                    let shard = shard_of(&v6.octets());
-                    (shard, self.shard(shard)?.find(Form::V6, None, &v6.octets(), at))
-                }
-            };
-            Some(Self::found(shard, found?))
+        let single = || match address {
+            IpAddr::V4(v4) => {
+                let shard = shard_of_v4(v4.to_bits());
+                Some(Self::found(shard, self.shard(shard)?.find_v4(v4.to_bits(), at)?))
+            }
+            IpAddr::V6(v6) => self.keyed(Form::V6, &v6.octets(), at),
         };
         let found = self.has(Kind::Address).then(single).flatten();
         let network = || self.has(Kind::Network).then(|| self.by_network(address, at)).flatten();
@@ -225,7 +222,7 @@ impl IndicatorSet {
             return None;
         }
         let key = EndpointKey::new(end);
-        let found = self.keyed(Form::Endpoint, None, key.bytes(), at)?;
+        let found = self.keyed(Form::Endpoint, key.bytes(), at)?;
         let end = SocketAddr::new(end.ip().to_canonical(), end.port());
         (!self.allowed.has_endpoint(&end)).then_some(found)
     }
@@ -237,15 +234,32 @@ impl IndicatorSet {
         if !self.has(Kind::Domain) {
             return None;
         }
-        let found = suffixes(name).find_map(|(suffix, labels)| {
-            let is_whole = suffix.len() == name.len();
-            let also = is_whole.then_some(Form::ExactName);
-            if !is_whole && self.labels >> labels.min(127) & 1 == 0 {
-                return None;
+        let is_whole = |suffix: &str| suffix.len() == name.len();
+        let mut due = suffixes(name).filter(|(suffix, labels)| {
+            is_whole(suffix) || self.labels >> (*labels).min(127) & 1 != 0
+        });
+        loop {
+            // Each search waits for memory: a few of them wait side by side.
+            let searches: [_; TOGETHER] = std::array::from_fn(|_| {
+                let (suffix, _) = due.next()?;
+                let number = shard_of(suffix.as_bytes());
+                let shard = self.shard(number)?;
+                let hash = shard.hash(Form::Name, suffix.as_bytes());
+                shard.foresee(hash);
+                Some((number, shard, hash, suffix))
+            });
+            let [Some(_), ..] = searches else { return None };
+            let found = searches.iter().flatten().find_map(|(number, shard, hash, suffix)| {
+                let also = is_whole(suffix).then_some(Form::ExactName);
+                Some(Self::found(
+                    *number,
+                    shard.find(*hash, (Form::Name, also), suffix.as_bytes(), at)?,
+                ))
+            });
+            if let Some(found) = found {
+                return (!self.allowed.has_name(name)).then_some(found);
             }
-            self.keyed(Form::Name, also, suffix.as_bytes(), at)
-        })?;
-        (!self.allowed.has_name(name)).then_some(found)
+        }
     }
 
     /// Finds the indicator for what a request asks for: `host` as its Host field or the authority
@@ -264,12 +278,12 @@ impl IndicatorSet {
         let mut room = [0; UrlPattern::LONGEST + AUTHORITY];
         let (url, host) = UrlPattern::of_request(host, target, port, &mut room)?;
         let plain = url.split_once('?').map_or(url, |(plain, _)| plain);
-        let exact = self.keyed(Form::Url, None, url.as_bytes(), at);
-        let exact = exact.or_else(|| self.keyed(Form::Url, None, plain.as_bytes(), at));
+        let exact = self.keyed(Form::Url, url.as_bytes(), at);
+        let exact = exact.or_else(|| self.keyed(Form::Url, plain.as_bytes(), at));
         let above = || {
             let ends = plain.rmatch_indices('/').take(MOST_LEVELS);
             let mut prefixes = ends.filter_map(|(end, _)| plain.get(..=end));
-            prefixes.find_map(|prefix| self.keyed(Form::UrlPrefix, None, prefix.as_bytes(), at))
+            prefixes.find_map(|prefix| self.keyed(Form::UrlPrefix, prefix.as_bytes(), at))
         };
         let found = exact.or_else(above)?;
         (!self.allowed.has_url(host, url)).then_some(found)
@@ -285,7 +299,7 @@ impl IndicatorSet {
     #[must_use]
     pub fn by_ja3_text(&self, text: &str, at: Timestamp) -> Option<IndicatorRef> {
         let mut hash = [0; 16];
-        unhex(text, &mut hash).then(|| self.by_ja3(&hash, at)).flatten()
+        (unhex(text, &mut hash) == Some(16)).then(|| self.by_ja3(&hash, at)).flatten()
     }
 
     /// Finds the indicator for a JA4 fingerprint in lower case that is valid at a time.
@@ -315,20 +329,27 @@ impl IndicatorSet {
         if !self.has(kind) {
             return None;
         }
-        let found = self.keyed(form, None, bytes, at)?;
+        let found = self.keyed(form, bytes, at)?;
         (!self.allowed.has(kind, bytes)).then_some(found)
     }
 
     #[inline]
-    fn keyed(
-        &self,
-        form: Form,
-        also: Option<Form>,
-        bytes: &[u8],
-        at: Timestamp,
-    ) -> Option<IndicatorRef> {
-        let shard = shard_of(bytes);
-        Some(Self::found(shard, self.shard(shard)?.find(form, also, bytes, at)?))
+    fn keyed(&self, form: Form, bytes: &[u8], at: Timestamp) -> Option<IndicatorRef> {
+        let number = shard_of(bytes);
+        let shard = self.shard(number)?;
+        let found = shard.find(shard.hash(form, bytes), (form, None), bytes, at)?;
+        Some(Self::found(number, found))
+    }
+
+    /// Has the memory fetched that looking for an address would read first.
+    #[inline]
+    pub(crate) fn foresee_address(&self, address: IpAddr) {
+        if let IpAddr::V4(v4) = address.to_canonical()
+            && self.has(Kind::Address)
+            && let Some(shard) = self.shard(shard_of_v4(v4.to_bits()))
+        {
+            shard.foresee_v4(v4.to_bits());
+        }
     }
 
     /// Whether the operator declared an address good, whatever is seen in its traffic.
@@ -437,22 +458,10 @@ const fn unknown() -> IndicatorDescription {
 fn suffixes(name: &str) -> impl Iterator<Item = (&str, usize)> {
     let labels = 1 + name.bytes().filter(|byte| *byte == b'.').count();
     std::iter::successors(Some((name, labels)), |(name, labels)| {
-        name.split_once('.').map(|(_, above)| (above, labels - 1))
+        let dot = name.bytes().position(|byte| byte == b'.')?;
+        name.get(dot + 1..).map(|above| (above, labels - 1))
     })
     .take_while(|(_, labels)| *labels >= 2)
-}
-
-/// Reads hexadecimal digits that fill the room; whether they do.
-fn unhex(text: &str, into: &mut [u8]) -> bool {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    text.len() == into.len() * 2
-        && text.as_bytes().chunks_exact(2).zip(into.iter_mut()).all(|(pair, out)| {
-            let octet = pair.iter().try_fold(0, |octet, byte| Some(octet << 4 | digit(*byte)?));
-            octet.is_some_and(|octet: u32| {
-                *out = octet as u8;
-                true
-            })
-        })
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Detectors {
                 self.observe_more(o, emit);
                 if let Some(key) = unapproved(o, outlook)
                     && let Some(beacons) = &mut self.beacons
-                    && (!learned.knows(&key) || outlook.is_learning(o.at, learned))
+                    && (outlook.is_learning(o.at, learned) || !learned.knows(&key))
                 {
                     beacons.observe_burst(o, key, emit);
                 }

@@ -298,9 +298,9 @@ fn is_known_datagram(o: &Observation<'_>, bytes: &[u8]) -> bool {
             (key.remote.port() == DNS || key.local.port() == DNS)
                 && crate::app::dns::DnsMessage::parse(bytes).is_some_and(|message| {
                     message.opcode() <= 5
-                        && message.question().is_some_and(|question| {
-                            matches!(question.qtype, 1..=300 | 32_768..=32_769 | 65_280..=65_534)
-                        })
+                        && message.question_type().is_some_and(
+                            |qtype| matches!(qtype, 1..=300 | 32_768..=32_769 | 65_280..=65_534),
+                        )
                 })
         }
     }

@@ -5,9 +5,11 @@ use crate::detect::Approvals;
 use crate::detect::indicator_set::Piece;
 use crate::flow::Perimeter;
 use crate::input::HostFact;
+use crate::output::Output;
 use crate::rules::Rules;
 use sekisho_schema::event::{Gap, ModeChange, PolicyChange, Release};
 use sekisho_schema::{Body, Containment, ContainmentId, Mode, Policy, Receipt, Span, Timestamp};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Engine {
@@ -21,19 +23,31 @@ impl Engine {
             HostFact::Addresses(addresses) => {
                 self.own = addresses.into_iter().map(|address| address.to_canonical()).collect();
                 self.draw_perimeter();
+                self.correct_own(at);
+            }
+            HostFact::Cgroups(cgroups) => {
+                self.exemptions.adopt_cgroups(cgroups);
+                self.release_exempt(at);
             }
             HostFact::ClockSet(_) => {}
             HostFact::Collectors(addresses) => {
                 self.exemptions.adopt_collectors(addresses);
                 self.release_exempt(at);
             }
+            HostFact::Confirmed(containment) => self.confirm(&containment, at),
             HostFact::Enforcement(enforcement) => {
+                self.has_hands = true;
                 let before = (self.policy.mode, self.effective_mode());
                 self.enforcement = enforcement;
                 self.report_mode(before, at);
             }
+            HostFact::Enrolled(enrolled) => self.enrolled = enrolled,
+            HostFact::GroupSpent { count, since } => {
+                self.budget.adopt_group(count, since, self.now);
+            }
             HostFact::Held(containments) => self.adopt_held(containments, at),
             HostFact::Lost(count) => self.report_lost(count, at),
+            HostFact::Owner { flow, process } => self.take_owner(&flow, process.as_deref(), at),
         }
     }
 
@@ -51,6 +65,7 @@ impl Engine {
         self.frozen_at = policy.expires.map(|expires| expires.max(self.now));
         self.policy = policy;
         self.draw_perimeter();
+        self.review_approved();
         let version = self.policy.version;
         let outcome = "adopted".to_owned();
         self.record(at, Body::Policy(PolicyChange { version, outcome, why, in_force: version }));
@@ -73,7 +88,7 @@ impl Engine {
             .collect();
         for (id, name) in &exempt {
             let Some(released) = self.ledger.release(id) else { continue };
-            self.leaks.forget(id);
+            self.forget(id);
             let release = Release {
                 containment: released.id,
                 scope: released.scope,
@@ -135,6 +150,18 @@ impl Engine {
         receipt.leaked_packets = receipt.leaked_packets.max(leak.packets);
         receipt.leaked_bytes = receipt.leaked_bytes.max(leak.bytes);
         receipt.last_packet_at = receipt.last_packet_at.max(leak.last_at);
+        if let Some(note) = self.actors.of(&receipt.containment) {
+            for line in note
+                .open
+                .iter()
+                .filter(|line| !receipt.open.contains(line))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
+                receipt.open.push(line);
+            }
+        }
+        let proof = receipt.clone();
         let failure = (!receipt.applied).then(|| {
             let why = receipt.error.as_deref().unwrap_or("no cause given");
             format!(
@@ -147,6 +174,7 @@ impl Engine {
             let cause = "not-applied".to_owned();
             self.record(at, Body::Gap(Gap { cause, count: 1, detail }));
         }
+        self.take_proof(&proof, at);
     }
 
     pub(super) fn report_frozen(&mut self, at: Timestamp) {
@@ -162,14 +190,17 @@ impl Engine {
 
     fn adopt_held(&mut self, containments: Vec<Containment>, at: Timestamp) {
         for containment in containments {
-            if containment.until > self.now {
+            if containment.held_until() > self.now {
+                self.count_adopted(&containment);
+                self.actors.adopt(&containment);
                 self.ledger.adopt(containment.clone());
                 self.record(at, Body::Containment(Box::new(containment)));
             } else {
+                let is_trial = containment.until > self.now;
                 let release = Release {
                     containment: containment.id,
                     scope: containment.scope,
-                    cause: "expired".to_owned(),
+                    cause: if is_trial { "trial" } else { "expired" }.to_owned(),
                     by: None,
                     reason: None,
                 };
@@ -182,6 +213,8 @@ impl Engine {
     fn follow_clock(&mut self, step: Span, at: Timestamp) {
         self.budget.shift(step);
         self.ledger.shift(step);
+        self.actors.shift(step);
+        self.approved.shift(step);
         if step < Span::ZERO {
             // Flows of a time to come would neither end nor be told from new ones.
             self.now = at;
@@ -212,6 +245,26 @@ impl Engine {
         if before != (requested, effective) {
             let why = self.mode_fault().map(str::to_owned);
             self.record(at, Body::Mode(ModeChange { requested, effective, why }));
+        }
+    }
+
+    /// Keeps of the approved names' addresses what the policy in force still approves.
+    pub(super) fn review_approved(&mut self) {
+        let (approvals, is_kept) = (&self.approvals, self.policy.allowance.in_kernel);
+        self.approved
+            .keep(self.now, |address, name| is_kept && approvals.cover(address, Some(name)));
+        self.tell_approved();
+    }
+
+    /// The addresses that answers gave for names that the policy approves.
+    #[must_use]
+    pub fn approved_addresses(&self) -> BTreeSet<IpAddr> {
+        self.approved.all()
+    }
+
+    pub(super) fn tell_approved(&mut self) {
+        if let Some(all) = self.approved.take_change() {
+            self.queue.push_back(Output::Approve(all));
         }
     }
 

@@ -78,6 +78,11 @@ impl Flows {
         self.entries.get(at as usize)
     }
 
+    /// Every entry that is in use.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.tuple.kind != 0)
+    }
+
     #[inline]
     pub(super) fn entry_mut(&mut self, at: u32) -> Option<&mut Entry> {
         self.entries.get_mut(at as usize)

@@ -30,11 +30,13 @@ pub(super) fn take_message<O: FnMut(&Observation<'_>) -> Appetite>(
     payload: &[u8],
 ) -> bool {
     let Some(message) = DnsMessage::parse(payload) else { return false };
+    let question = message.question();
+    let message = message.knowing(question.as_ref());
     teller.tell(entry, ObservationKind::Message { toward, message: &message });
     if message.opcode() != 0 {
         return true;
     }
-    let Some(question) = message.question().filter(|question| !question.name.is_empty()) else {
+    let Some(question) = question.as_ref().filter(|question| !question.name.is_empty()) else {
         return true;
     };
     let name = question.name.as_str();
@@ -64,14 +66,19 @@ fn bind_answers<O: FnMut(&Observation<'_>) -> Appetite>(
         Toward::Remote => entry.remote_address(),
     };
     let mut alias = None;
-    for answer in message.answers() {
+    for record in message.records() {
+        let Some(data) = record.data() else { continue };
         // A server may add what nobody asked for; only the chain that begins at the question counts.
-        if answer.owner != *alias.as_ref().unwrap_or(asked) && answer.owner != *asked {
+        let counts = record.is_of_question()
+            || record
+                .owner()
+                .is_some_and(|owner| owner == *alias.as_ref().unwrap_or(asked) || owner == *asked);
+        if !counts {
             continue;
         }
-        match answer.data {
+        match data {
             AnswerData::Address(address) => {
-                let evicted = teller.names.bind((client, address), name, answer.ttl, teller.at);
+                let evicted = teller.names.bind((client, address), name, record.ttl, teller.at);
                 teller.totals.evicted_names += u64::from(evicted);
                 teller.tell(entry, ObservationKind::Answer { name, address });
             }

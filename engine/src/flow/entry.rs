@@ -25,21 +25,44 @@ pub(super) struct Tuple {
 }
 
 impl Tuple {
+    /// What no packet has.
+    pub(super) const NONE: Self =
+        Self { src: [0; 2], dst: [0; 2], src_port: 0, dst_port: 0, kind: 0 };
+
     #[inline]
     pub(super) fn of(view: &PacketView<'_>) -> Self {
-        let (src, dst, family) = match (view.src, view.dst) {
+        let (ports, proto) = ((view.src_port, view.dst_port), view.proto.number());
+        match (view.src, view.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                ([0, u64::from(src.to_bits())], [0, u64::from(dst.to_bits())], V4)
+                Self::v4(src.to_bits(), dst.to_bits(), ports, proto)
             }
-            (src, dst) => (words(src), words(dst), V6),
-        };
-        Self {
-            src,
-            dst,
-            src_port: view.src_port,
-            dst_port: view.dst_port,
-            kind: family | u16::from(view.proto.number()),
+            (src, dst) => Self {
+                src: words(src),
+                dst: words(dst),
+                src_port: ports.0,
+                dst_port: ports.1,
+                kind: V6 | u16::from(proto),
+            },
         }
+    }
+
+    /// Of an IPv4 packet with these addresses.
+    #[inline]
+    pub(super) fn v4(src: u32, dst: u32, (src_port, dst_port): (u16, u16), proto: u8) -> Self {
+        let (src, dst) = ([0, u64::from(src)], [0, u64::from(dst)]);
+        Self { src, dst, src_port, dst_port, kind: V4 | u16::from(proto) }
+    }
+
+    /// Source and destination.
+    pub(super) fn addresses(&self) -> (IpAddr, IpAddr) {
+        let address = |[high, low]: Address| -> IpAddr {
+            if self.kind & V4 != 0 {
+                Ipv4Addr::from_bits(low as u32).into()
+            } else {
+                Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
+            }
+        };
+        (address(self.src), address(self.dst))
     }
 
     /// The same for both ways of a flow.
@@ -143,7 +166,7 @@ pub(super) const fn by(flag: u32, toward: Toward) -> u32 {
 
 /// The state of one flow.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(super) struct Entry {
     /// Source is the local end. `kind` 0 marks a free place.
     pub(super) tuple: Tuple,
@@ -181,7 +204,7 @@ pub(super) struct Opening {
 
 impl Entry {
     pub(super) const FREE: Self = Self {
-        tuple: Tuple { src: [0; 2], dst: [0; 2], src_port: 0, dst_port: 0, kind: 0 },
+        tuple: Tuple::NONE,
         slot: 0,
         flags: 0,
         last_at: 0,
@@ -314,21 +337,12 @@ impl Entry {
         }
     }
 
-    fn address(&self, words: Address) -> IpAddr {
-        let [high, low] = words;
-        if self.tuple.kind & V4 != 0 {
-            Ipv4Addr::from_bits(low as u32).into()
-        } else {
-            Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
-        }
-    }
-
     pub(super) fn local_address(&self) -> IpAddr {
-        self.address(self.tuple.src)
+        self.tuple.addresses().0
     }
 
     pub(super) fn remote_address(&self) -> IpAddr {
-        self.address(self.tuple.dst)
+        self.tuple.addresses().1
     }
 
     pub(super) const fn route(&self) -> Route {
@@ -352,7 +366,7 @@ impl Entry {
         FlowFacts {
             key: FlowKey {
                 transport,
-                local: SocketAddr::new(self.address(self.tuple.src), self.tuple.src_port),
+                local: SocketAddr::new(self.local_address(), self.tuple.src_port),
                 remote: SocketAddr::new(self.remote_address(), self.tuple.dst_port),
             },
             route: self.route(),

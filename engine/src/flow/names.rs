@@ -8,7 +8,6 @@ use super::table::IndexTable;
 use ahash::RandomState;
 use sekisho_schema::{Span, Timestamp};
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Bounds of the time a binding is believed: resolvers and programs keep addresses longer than a
@@ -41,11 +40,19 @@ pub(super) struct Names {
     fifo: Fifo<Binding>,
     most: usize,
     hasher: RandomState,
+    /// What was looked for last, and where it was found: the facts of a packet all ask for the same.
+    met: Option<(Bound, Option<u32>)>,
 }
 
 impl Names {
     pub(super) fn new(most: usize, hasher: RandomState) -> Self {
-        Self { table: IndexTable::default(), fifo: Fifo::new(), most: most.max(1), hasher }
+        Self {
+            table: IndexTable::default(),
+            fifo: Fifo::new(),
+            most: most.max(1),
+            hasher,
+            met: None,
+        }
     }
 
     /// The same without any binding.
@@ -68,7 +75,7 @@ impl Names {
     /// Has the memory fetched that looking for a key would read first.
     #[inline]
     pub(super) fn foresee(&self, key: Bound) {
-        black_box(self.table.find(self.hash(key), |_| true));
+        self.table.foresee(self.hash(key));
     }
 
     fn find(&self, key: Bound) -> Option<u32> {
@@ -79,6 +86,7 @@ impl Names {
     /// Binds a name to an address for a client; returns whether another binding had to give way.
     pub(super) fn bind(&mut self, key: Bound, name: &str, ttl: u32, now: Timestamp) -> bool {
         let until = now.after(Span::from_secs(i64::from(ttl.clamp(SHORTEST, LONGEST))));
+        self.met = None;
         if let Some(at) = self.find(key) {
             self.fifo.renew(at);
             if let Some(binding) = self.fifo.item_mut(at) {
@@ -105,7 +113,22 @@ impl Names {
 
     /// The name bound to an address for a client, if it may still be believed.
     pub(super) fn bound(&self, key: Bound, now: Timestamp) -> Option<&str> {
-        let binding = self.fifo.item(self.find(key)?)?;
+        self.name_at(self.find(key)?, now)
+    }
+
+    /// The same, remembered for the next time.
+    #[inline]
+    pub(super) fn recall(&mut self, key: Bound, now: Timestamp) -> Option<&str> {
+        let place = match self.met {
+            Some((met, place)) if met == key => place,
+            _ => self.find(key),
+        };
+        self.met = Some((key, place));
+        self.name_at(place?, now)
+    }
+
+    fn name_at(&self, place: u32, now: Timestamp) -> Option<&str> {
+        let binding = self.fifo.item(place)?;
         (binding.until > now).then_some(&*binding.name)
     }
 }

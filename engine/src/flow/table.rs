@@ -1,5 +1,7 @@
 //! An open-addressing index: a 32-bit hash and a place in somebody else's storage, eight bytes a slot.
 
+use std::hint::black_box;
+
 /// Most of the table that may be filled before it grows, in quarters.
 const FULL_QUARTERS: usize = 3;
 const FEWEST_SLOTS: usize = 16;
@@ -35,6 +37,12 @@ impl IndexTable {
     #[inline]
     fn after(&self, at: usize) -> usize {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
+    }
+
+    /// Has the memory fetched that a search for a hash reads first.
+    #[inline]
+    pub(crate) fn foresee(&self, hash: u32) {
+        black_box(self.slots.get(self.home(hash)).copied());
     }
 
     /// Finds the first place with this hash that the caller confirms.

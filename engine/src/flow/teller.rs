@@ -25,14 +25,14 @@ pub(super) struct Teller<'t, O> {
 
 impl<O: FnMut(&Observation<'_>) -> Appetite> Teller<'_, O> {
     pub(super) fn tell(&mut self, entry: &Entry, kind: ObservationKind<'_>) -> Appetite {
-        let flow =
-            entry.facts(self.names.bound((entry.local_address(), entry.remote_address()), self.at));
+        let flow = entry
+            .facts(self.names.recall((entry.local_address(), entry.remote_address()), self.at));
         (self.observer)(&Observation { at: self.at, frame: self.frame, flow, kind })
     }
 
     /// Tells a server name, unless it is the one told last in this flow.
     fn tell_name(&mut self, entry: &mut Entry, name: &Name, source: NameSource) {
-        let tag = (self.hasher.hash_one(name.as_str()) >> 32) as u32 | 1;
+        let tag = (self.hasher.hash_one(name) >> 32) as u32 | 1;
         if entry.name_tag != tag {
             entry.name_tag = tag;
             self.tell(entry, ObservationKind::Name { name: name.as_str(), source });
@@ -47,7 +47,7 @@ impl<O: FnMut(&Observation<'_>) -> Appetite> Teller<'_, O> {
         bytes: &[u8],
         middle: bool,
     ) -> Appetite {
-        let bound = self.names.bound((entry.local_address(), entry.remote_address()), self.at);
+        let bound = self.names.recall((entry.local_address(), entry.remote_address()), self.at);
         let mut flow = entry.facts(bound);
         flow.start_seen &= !middle;
         let kind = ObservationKind::Head { toward, bytes };

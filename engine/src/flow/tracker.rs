@@ -108,6 +108,15 @@ impl Tracker {
         self.at = i64::MIN;
     }
 
+    /// Shows every flow that is tracked, in the order of their places.
+    pub fn live(&self, show: &mut dyn FnMut(&super::FlowFacts<'_>)) {
+        let at = Timestamp::from_nanos(self.at);
+        for entry in self.flows.in_use() {
+            let bound = self.names.bound((entry.local_address(), entry.remote_address()), at);
+            show(&entry.facts(bound));
+        }
+    }
+
     /// The counters.
     #[must_use]
     pub const fn totals(&self) -> &Totals {

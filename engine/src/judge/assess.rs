@@ -1,15 +1,29 @@
 //! From a signal to a verdict: what is believed, and what the policy wants for such a belief.
 
 use crate::detect::{Signal, Weight};
-use sekisho_schema::{Grade, Policy, Scope, Span};
+use sekisho_schema::policy::DecideRule;
+use sekisho_schema::{Grade, Measure, Policy, Scope, Span};
 use std::net::IpAddr;
 
 /// Step of the ladder that cuts one destination.
-pub(super) const DESTINATION: u8 = 3;
+pub(crate) const DESTINATION: u8 = 3;
+/// Step of the ladder that cuts the workload behind a flow.
+pub(crate) const WORKLOAD: u8 = 4;
 /// Step of the ladder that cuts the host's external egress.
-const HOST: u8 = 5;
+pub(crate) const HOST: u8 = 5;
 /// Step of the ladder that leaves only the exemptions.
-const MANAGEMENT_ONLY: u8 = 6;
+pub(crate) const MANAGEMENT_ONLY: u8 = 6;
+
+/// Whose traffic a flow is, seen from where this engine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    /// An inside host's, for which this host is the gateway, or a container's with an address of its own.
+    Inside(IpAddr),
+    /// This host's own; also where its addresses were never told, as in a replay.
+    Own,
+    /// A stranger's that passes: neither end is inside.
+    Passing,
+}
 
 /// What is believed of a subject, and what the policy wants for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,23 +39,66 @@ pub(crate) struct Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) scope: Scope,
+    pub(crate) measure: Measure,
     pub(crate) lease: Span,
+    /// The workload to be cut as soon as it is known; the scope is what is held until then.
+    pub(crate) workload: Option<Workload>,
+}
+
+/// How a workload is to be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Workload {
+    pub(crate) measure: Measure,
+    /// Whether the destination opens again once the workload is cut.
+    pub(crate) alone: bool,
 }
 
 /// Believes one signal by itself; the grades are such that a malicious one needs no second.
-pub(crate) fn assess(signal: &Signal, policy: &Policy) -> Verdict {
+pub(crate) fn assess(signal: &Signal, policy: &Policy, whose: Whose) -> Verdict {
+    let target = signal.target.map(|target| target.to_canonical());
     // What honest software shares never cuts by itself, whatever the table says.
     let may_cut = signal.weight == Weight::Decides;
     let rule = policy.rule_for(signal.detector, signal.grade).filter(|_| may_cut);
-    let wanted = rule.and_then(|rule| {
-        let scope = match rule.level {
-            // A name that was only asked for has no address to cut yet.
-            DESTINATION => Scope::Destination(signal.target?.to_canonical()),
-            HOST => Scope::Host,
-            MANAGEMENT_ONLY => Scope::ManagementOnly,
-            _ => return None,
-        };
-        Some(Wanted { scope, lease: rule.lease })
-    });
-    Verdict { grade: signal.grade, wanted, target: signal.target.map(|t| t.to_canonical()) }
+    let wanted = rule.and_then(|rule| Wanted::by_rule(rule, whose, target));
+    Verdict { grade: signal.grade, wanted, target }
+}
+
+impl Wanted {
+    fn by_rule(rule: &DecideRule, whose: Whose, target: Option<IpAddr>) -> Option<Self> {
+        let measure = rule.measure()?;
+        let scope = scope(rule.level, whose, target)?;
+        let is_asked = rule.level == WORKLOAD && whose == Whose::Own;
+        Some(Self {
+            measure: if scope.takes(measure) { measure } else { Measure::Cut },
+            scope,
+            lease: rule.lease,
+            workload: is_asked.then_some(Workload { measure, alone: rule.only_workload }),
+        })
+    }
+
+    /// The plain cut on a step of the ladder.
+    pub(crate) fn cut(
+        level: u8,
+        whose: Whose,
+        target: Option<IpAddr>,
+        lease: Span,
+    ) -> Option<Self> {
+        let scope = scope(level, whose, target)?;
+        Some(Self { scope, measure: Measure::Cut, lease, workload: None })
+    }
+}
+
+/// What is cut on a step of the ladder. From level 4 on it is all of an inside host where that is not this
+/// one; a workload of this host is not known yet, so that its destination comes first.
+fn scope(level: u8, whose: Whose, target: Option<IpAddr>) -> Option<Scope> {
+    match (level, whose) {
+        (WORKLOAD..=MANAGEMENT_ONLY, Whose::Inside(host)) => {
+            Some(Scope::Internal(host.to_string()))
+        }
+        (HOST, Whose::Own) => Some(Scope::Host),
+        (MANAGEMENT_ONLY, Whose::Own) => Some(Scope::ManagementOnly),
+        // A name that was only asked for has no address to cut yet.
+        (1..=MANAGEMENT_ONLY, _) => target.map(Scope::Destination),
+        _ => None,
+    }
 }

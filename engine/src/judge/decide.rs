@@ -3,7 +3,7 @@
 
 use super::assess::{Verdict, Wanted};
 use super::{Budget, Exemptions};
-use sekisho_schema::{ContainmentId, Mode, Policy, Reason, Scope, Span, Timestamp};
+use sekisho_schema::{ContainmentId, Measure, Mode, Policy, Reason, Scope, Span, Timestamp};
 
 /// What is done now.
 #[must_use]
@@ -19,6 +19,8 @@ pub(crate) enum Decision {
         proposal: Proposal,
         /// Whether the lease may be prolonged: what withholds a cut withholds that too.
         may_prolong: bool,
+        /// Whether the fuse made it less than was wanted.
+        is_degraded: bool,
     },
     /// Nothing is to be cut for such a finding.
     Record,
@@ -30,15 +32,26 @@ pub(crate) enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proposal {
     pub(crate) scope: Scope,
+    pub(crate) measure: Measure,
     pub(crate) lease: Span,
 }
+
+impl Proposal {
+    /// Step of the ladder.
+    pub(crate) const fn level(&self) -> u8 {
+        self.scope.level_of(self.measure)
+    }
+}
+
+/// What already cuts a scope, so held or stronger, until a time.
+pub(crate) type Covering<'a> = dyn Fn(&Scope, Measure, Timestamp) -> Option<ContainmentId> + 'a;
 
 /// What a decision rests on besides the verdict.
 pub(crate) struct Circumstances<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) exemptions: &'a Exemptions,
-    /// The containment that already cuts a scope until a time.
-    pub(crate) covering: &'a dyn Fn(&Scope, Timestamp) -> Option<ContainmentId>,
+    /// The containment that already covers a scope.
+    pub(crate) covering: &'a Covering<'a>,
     /// Whether another containment can be held.
     pub(crate) has_room: bool,
     pub(crate) budget: &'a Budget,
@@ -72,14 +85,17 @@ pub(crate) const fn keeps_learning(mode: Mode) -> bool {
 
 /// Decides on a verdict. The first that applies: exemption, already cut, mode, budget.
 pub(crate) fn decide(verdict: &Verdict, around: &Circumstances<'_>) -> Decision {
-    let Some(Wanted { scope, lease }) = &verdict.wanted else { return Decision::Record };
-    let proposal = Proposal { scope: scope.clone(), lease: *lease };
+    let Some(Wanted { scope, measure, lease, .. }) = &verdict.wanted else {
+        return Decision::Record;
+    };
+    let proposal = Proposal { scope: scope.clone(), measure: *measure, lease: *lease };
     if around.exemptions.forbidding(scope).is_some() {
         return Decision::Withhold(proposal, Reason::Exemption);
     }
     let withheld = withholding(around.policy.mode, around.enforcement);
-    if let Some(by) = (around.covering)(scope, around.now.after(*lease)) {
-        return Decision::Held { by, proposal, may_prolong: withheld.is_none() };
+    if let Some(by) = (around.covering)(scope, *measure, around.now.after(*lease)) {
+        let may_prolong = withheld.is_none();
+        return Decision::Held { by, proposal, may_prolong, is_degraded: false };
     }
     if let Some(reason) = withheld {
         return Decision::Withhold(proposal, reason);
@@ -101,14 +117,10 @@ fn degrade(verdict: &Verdict, proposal: Proposal, around: &Circumstances<'_>) ->
         .filter(|scope| scope.level() < proposal.scope.level())
         .filter(|scope| around.exemptions.forbidding(scope).is_none())
         .filter(|scope| around.budget.allows(scope, &around.policy.budget, around.now));
-    match smaller {
-        None => Decision::Withhold(proposal, Reason::Budget),
-        Some(scope) => {
-            let smaller = Proposal { scope, lease: proposal.lease };
-            match (around.covering)(&smaller.scope, around.now.after(smaller.lease)) {
-                Some(by) => Decision::Held { by, proposal: smaller, may_prolong: true },
-                None => Decision::Contain(smaller, Some(Reason::Budget)),
-            }
-        }
+    let Some(scope) = smaller else { return Decision::Withhold(proposal, Reason::Budget) };
+    let smaller = Proposal { scope, measure: Measure::Cut, lease: proposal.lease };
+    match (around.covering)(&smaller.scope, smaller.measure, around.now.after(smaller.lease)) {
+        Some(by) => Decision::Held { by, proposal: smaller, may_prolong: true, is_degraded: true },
+        None => Decision::Contain(smaller, Some(Reason::Budget)),
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Outcome {
     pub(crate) contained: bool,
     pub(crate) reason: Option<Reason>,
     /// The cut that was made, or would have been.
-    pub(crate) cut: Option<(Scope, Span, ContainmentId)>,
+    pub(crate) cut: Option<(Scope, u8, Span, ContainmentId)>,
 }
 
 impl Outcome {
@@ -44,10 +44,10 @@ impl Outcome {
                 lease: None,
                 containment: None,
             },
-            Some((scope, lease, id)) => DecisionRecord {
+            Some((scope, level, lease, id)) => DecisionRecord {
                 action,
                 scope: Some(scope.to_string()),
-                level: scope.level(),
+                level,
                 reason,
                 lease: Some(lease),
                 containment: Some(id),

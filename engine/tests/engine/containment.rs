@@ -26,6 +26,7 @@ fn cut(scope: &str, lease: Span) -> Verified<Order> {
         scope: scope.parse().unwrap(),
         lease,
         measure: sekisho_schema::Measure::Cut,
+        break_glass: false,
     })
 }
 
@@ -37,6 +38,8 @@ fn a_header_only_probe_cuts_the_host_on_the_first_data_packet() {
         .log
         .iter()
         .map(|output| match output {
+            Output::Approve(_) => "approved",
+            Output::AskOwner(_) => "question",
             Output::Contain(_) => "order",
             Output::Record(record) => match record.body {
                 Body::Finding(_) => "finding",
@@ -298,7 +301,7 @@ fn a_person_contains_and_releases_and_the_budget_does_not_bind_them() {
     bench.drain();
     let held = bench.orders()[0].set.containments.get(&id).unwrap().clone();
     assert_eq!((held.by.as_deref(), held.cause.as_str()), (Some("Aiko"), "drill"));
-    let release = order(Command::Release { containment: id.clone(), break_glass: false });
+    let release = order(Command::Release { containment: id.clone(), break_glass: true });
     assert_eq!(bench.engine.handle_order(release.clone(), after(1)), Ok(id.clone()));
     bench.drain();
     assert!(bench.orders()[1].set.containments.is_empty());
@@ -324,7 +327,7 @@ fn an_order_against_sense_is_refused() {
 
 #[test]
 fn a_policy_that_cuts_less_opens_nothing_and_a_person_still_can() {
-    let mut bench = Bench::new("enforce", "", &[]);
+    let mut bench = Bench::new("enforce", "[trial]\nlasts = \"0s\"\n", &[]);
     bench.feed(&probe(START, 1000, C2));
     let dry = Verified::locally(crate::forge::policy("dry-run", DECIDE), Local::Installed);
     bench.input(Input::Policy(Box::new(dry), after(1)));

@@ -64,6 +64,7 @@ fn lines(log: &[Output]) -> Vec<String> {
     let mut seq = 0;
     log.iter()
         .map(|output| match output {
+            Output::Approve(_) | Output::AskOwner(_) => format!("{output:?}"),
             Output::Contain(order) => format!("{order:?}"),
             Output::Record(record) => {
                 seq += 1;

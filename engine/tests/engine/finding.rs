@@ -12,7 +12,7 @@ fn line(bench: &Bench, wanted: &str) -> String {
             Output::Record(record) => Some(
                 serde_json::to_string(&Envelope::new(17, "web-1", (**record).clone())).unwrap(),
             ),
-            Output::Contain(_) => None,
+            Output::Approve(_) | Output::AskOwner(_) | Output::Contain(_) => None,
         })
         .find(|line| line.contains(&format!("\"type\":\"{wanted}\"")))
         .unwrap()
@@ -58,5 +58,5 @@ const GOLDEN: &str = r#"{"schema":"sekisho.event/1","seq":17,"at":"2026-05-28T20
 "explanation":"web-1 spoke PlugX to 203.0.113.9:443: the first 16 bytes decode with cipher T1 to command 0x0000 (probe), 0 body bytes announced and 0 present, which fits a message that is a header only; the chance of this in other traffic is below 5 in 10,000,000,000.",
 "evidence":[{"kind":"payload","alignment":"from-key","cipher":"T1","command":"0x0000","command_name":"probe","extra":0,"flags":"0x00000000","head":"78563412278a2aeac369b7747defc1dd","plain_size":0,"present":0,"proof":"header","size":0,"toward":"remote"}],
 "frame":4,"first_packet_at":"2026-05-28T20:26:40.000000000Z","matched_at":"2026-05-28T20:26:40.003000000Z",
-"decision":{"action":"contain","scope":"host","level":5,"reason":null,"lease":"24h","containment":"c-ef9da61aaf21"},
+"decision":{"action":"contain","scope":"host","level":5,"reason":"trial","lease":"24h","containment":"c-ef9da61aaf21"},
 "rule":"plugx@2#plugx.tcp","policy":42}"#;

@@ -230,7 +230,7 @@ impl Bench {
     pub(crate) fn records(&self) -> impl Iterator<Item = (Timestamp, &Body)> {
         self.log.iter().filter_map(|output| match output {
             Output::Record(record) => Some((record.at, &record.body)),
-            Output::Contain(_) => None,
+            Output::Approve(_) | Output::AskOwner(_) | Output::Contain(_) => None,
         })
     }
 
@@ -258,7 +258,7 @@ impl Bench {
             .iter()
             .filter_map(|output| match output {
                 Output::Contain(order) => Some(&**order),
-                Output::Record(_) => None,
+                Output::Approve(_) | Output::AskOwner(_) | Output::Record(_) => None,
             })
             .collect()
     }

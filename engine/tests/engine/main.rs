@@ -17,6 +17,10 @@ mod frameworks;
 #[cfg(test)]
 mod intruder;
 #[cfg(test)]
+mod ladder;
+#[cfg(test)]
+mod ledger_model;
+#[cfg(test)]
 mod plugx_cases;
 #[cfg(test)]
 #[path = "../../src/detect/plugx_wire/forge.rs"]

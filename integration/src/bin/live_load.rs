@@ -40,10 +40,8 @@ fn main() {
         }
         ["reload", tools, mix, lists @ ..] => reload(Path::new(tools), mix, lists),
         ["preload", list] => preload(list),
-        ["sink", address] => sink(address.parse().unwrap()),
-        ["pour", address, seconds] => pour(address.parse().unwrap(), seconds.parse().unwrap()),
-        ["echo", address] => echo(address.parse().unwrap()),
-        ["ping", address, count] => ping(address.parse().unwrap(), count.parse().unwrap()),
+        ["deaf"] => deaf(),
+        ["compare", plain, ruled, pairs] => compare(plain, ruled, pairs.parse().unwrap()),
         _ => panic!("live-load live|reload TOOLS MIX LIST…, or live-load preload LIST"),
     }
 }
@@ -240,29 +238,49 @@ fn reload(tools: &Path, mix: &str, lists: &[&str]) {
     println!("{result}");
 }
 
-/// Client, gateway and server in a row.
+/// Client and server, and between them the gateway that is measured and one like it without any rule.
 struct Row {
     lab: Lab,
     client: Node,
     gateway: Node,
     server: Node,
+    _plain: Node,
 }
 
 const SERVER: &str = "198.51.100.2";
+/// The same server behind the gateway without rules.
+const PLAIN: &str = "203.0.113.2";
+/// Both by IPv6.
+const SERVER_6: &str = "2001:db8:1::2";
+const PLAIN_6: &str = "2001:db8:2::2";
+/// Pairs of short runs, one by each gateway, of which the median ratio counts.
+const PAIRS: &str = "200";
 
 fn row() -> Row {
     let lab = Lab::open();
     let (client, gateway, server) = (lab.node("client"), lab.node("gateway"), lab.node("server"));
-    lab.cable(&client, "eth0", &gateway, "in0");
-    lab.cable(&gateway, "eth0", &server, "eth0");
-    client.ip("addr add 10.99.1.2/24 dev eth0");
-    gateway.ip("addr add 10.99.1.1/24 dev in0");
-    gateway.ip("addr add 198.51.100.1/24 dev eth0");
-    server.ip(&format!("addr add {SERVER}/24 dev eth0"));
+    let plain = lab.node("plain");
+    for (at, node, network) in [(1, &gateway, "198.51.100"), (2, &plain, "203.0.113")] {
+        let (near, far) = (format!("c{at}"), format!("s{at}"));
+        lab.cable(&client, &near, node, "in0");
+        lab.cable(node, "eth0", &server, &far);
+        client.ip(&format!("addr add 10.99.{at}.2/24 dev {near}"));
+        node.ip(&format!("addr add 10.99.{at}.1/24 dev in0"));
+        node.ip(&format!("addr add {network}.1/24 dev eth0"));
+        server.ip(&format!("addr add {network}.2/24 dev {far}"));
+        server.ip(&format!("route add 10.99.{at}.0/24 via {network}.1"));
+        client.ip(&format!("addr add fd99:{at}::2/64 dev {near} nodad"));
+        node.ip(&format!("addr add fd99:{at}::1/64 dev in0 nodad"));
+        node.ip(&format!("addr add 2001:db8:{at}::1/64 dev eth0 nodad"));
+        server.ip(&format!("addr add 2001:db8:{at}::2/64 dev {far} nodad"));
+        server.ip(&format!("-6 route add fd99:{at}::/64 via 2001:db8:{at}::1"));
+        client.ip(&format!("-6 route add 2001:db8:{at}::/64 via fd99:{at}::1"));
+        node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    }
     client.ip("route add default via 10.99.1.1");
+    client.ip("route add 203.0.113.0/24 via 10.99.2.1");
     server.ip("route add default via 198.51.100.1");
-    gateway.run("sysctl -qw net.ipv4.ip_forward=1");
-    Row { lab, client, gateway, server }
+    Row { lab, client, gateway, server, _plain: plain }
 }
 
 fn own() -> std::path::PathBuf {
@@ -284,33 +302,20 @@ fn helper(node: &Node, words: &[&str]) -> Killed {
     Killed(child)
 }
 
-fn number(node: &Node, words: &[&str]) -> f64 {
-    let output = node.command(own()).args(words).output().unwrap();
-    String::from_utf8_lossy(&output.stdout)
-        .trim()
-        .parse()
-        .unwrap_or_else(|error| panic!("{words:?}: {error}: {output:?}"))
-}
-
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[numbers.len() / 2]
 }
 
-/// Packets of 1,250 bytes a second that reach the server, and microseconds there and back.
-fn path(row: &Row) -> (f64, f64) {
-    let arrived = || {
-        let text = row.server.run("cat /sys/class/net/eth0/statistics/rx_packets");
-        text.trim().parse::<f64>().unwrap()
+/// The measured gateway beside the one without rules, by alternating short runs of one process that no
+/// neighbour displaces (SCHED_FIFO): a packet passes the whole way within the call that sends it.
+fn beside(row: &Row) -> Value {
+    let run = |plain: &str, ruled: &str| {
+        let mut command = row.client.command("taskset");
+        command.args(["-c", "1", "chrt", "-f", "1"]).arg(own());
+        json_of(&command.args(["compare", plain, ruled, PAIRS]).output().unwrap())
     };
-    let before = arrived();
-    let seconds = number(&row.client, &["pour", &format!("{SERVER}:5001"), "2"]);
-    let rate = (arrived() - before) / seconds;
-    (rate, number(&row.client, &["ping", &format!("{SERVER}:5002"), "20000"]))
-}
-
-fn paths(row: &Row) -> Vec<(f64, f64)> {
-    (0..5).map(|_| path(row)).collect()
+    json!({"v4": run(PLAIN, SERVER), "v6": run(PLAIN_6, SERVER_6)})
 }
 
 /// Counts at the server what arrives for an address that only it knows.
@@ -354,8 +359,7 @@ fn knock(row: &Row, known: &str) {
 
 fn preload(list: &str) {
     let row = row();
-    let _sink = helper(&row.server, &["sink", "0.0.0.0:5001"]);
-    let _echo = helper(&row.server, &["echo", "0.0.0.0:5002"]);
+    let _deaf = helper(&row.server, &["deaf"]);
     let wanted = std::fs::read_to_string(list).expect("a list");
     let known =
         wanted.lines().find(|line| line.contains('.')).expect("an address").trim().to_owned();
@@ -364,10 +368,10 @@ fn preload(list: &str) {
     knock();
     let control = arrived();
     assert!(control >= 50, "control: packets to {known} arrive while nothing holds it: {control}");
-    let plain_before = paths(&row);
+    let nothing = beside(&row);
     let bare = agent_on(&row.lab, &row.gateway, &[], "enforce", "[limits]\npreloaded = 0\n");
     let _setup = bare.kill9();
-    let rules_only = paths(&row);
+    let rules_only = beside(&row);
     let began = Instant::now();
     let agent =
         agent_on(&row.lab, &row.gateway, &[list], "enforce", "[limits]\npreloaded = 1000000\n");
@@ -379,89 +383,149 @@ fn preload(list: &str) {
     let held =
         held.unwrap_or_else(|| panic!("not held within 120 s: {}\n{}", status(), agent.stderr()));
     let filled = began.elapsed();
-    let preloaded = paths(&row);
+    let preloaded = beside(&row);
     let before = arrived();
     knock();
     let leaked = arrived() - before;
-    let setup = agent.kill9();
+    let _setup = agent.kill9();
     // The agent's own watching costs a core's time too: the same rules, the same million, nobody beside them.
-    let alone = paths(&row);
-    let _setup = setup;
-    for table in ["inet", "netdev"] {
-        row.gateway.run(&format!("nft delete table {table} sekisho"));
-    }
-    let plain_after = paths(&row);
-    let middle = |runs: &[(f64, f64)]| {
-        (
-            median(runs.iter().map(|run| run.0).collect()),
-            median(runs.iter().map(|run| run.1).collect()),
-        )
-    };
-    let plain = middle(&[plain_before, plain_after].concat());
-    let (with_agent, rules) = (middle(&preloaded), middle(&alone));
-    let empty = middle(&rules_only);
+    let alone = beside(&row);
     println!(
         "  {} destinations in the kernel, {:.1} s after the start of the agent",
         held["held"],
         filled.as_secs_f64()
     );
-    for (name, (gbps, rtt)) in [
-        ("plain forwarding", plain),
-        ("our rules, nothing known", empty),
-        ("preloaded, agent beside it", with_agent),
-        ("preloaded alone", rules),
+    println!(
+        "  beside a gateway without rules, medians of {PAIRS} pairs: ns a packet of 1,250 bytes (share of plain), there and back"
+    );
+    for (name, of) in [
+        ("no rules on either", &nothing),
+        ("our rules, nothing known", &rules_only),
+        ("preloaded, agent beside it", &preloaded),
+        ("preloaded alone", &alone),
     ] {
-        println!(
-            "  {name:<28} {gbps:>9.0} packets/s ({:>5.1} %)  {rtt:>6.2} µs there and back ({:+.2})",
-            gbps / plain.0 * 100.0,
-            rtt - plain.1
-        );
+        for family in ["v4", "v6"] {
+            let row = &of[family];
+            let number = |key: &str| row[key].as_f64().unwrap();
+            println!(
+                "  {name:<28} {family} {:>6.0} ns beside {:>6.0} ({:>5.1} %)  {:>6.2} µs beside {:>6.2} ({:+.2})",
+                number("ruled_ns"),
+                number("plain_ns"),
+                number("share") * 100.0,
+                number("ruled_rtt_us"),
+                number("plain_rtt_us"),
+                number("rtt_us"),
+            );
+        }
     }
     println!(
         "  packets that arrived at the known destination: {leaked} of 101 and more ({control} without the list)"
     );
     println!(
         "{}",
-        json!({"held": held, "fill_seconds": filled.as_secs_f64(), "leaked": leaked, "plain_pps": plain.0, "plain_rtt_us": plain.1,
-        "agent_pps": with_agent.0, "agent_rtt_us": with_agent.1, "rules_pps": rules.0, "rules_rtt_us": rules.1})
+        json!({"held": held, "fill_seconds": filled.as_secs_f64(), "leaked": leaked, "nothing": nothing,
+        "rules_only": rules_only, "agent": preloaded, "alone": alone})
     );
 }
 
-fn sink(address: SocketAddr) {
-    let (socket, mut buffer) = (UdpSocket::bind(address).unwrap(), [0; 2048]);
-    while socket.recv_from(&mut buffer).is_ok() {}
+/// Takes datagrams and reads none, so that nothing of the way is a process but its beginning.
+fn deaf() {
+    let _socket = UdpSocket::bind("[::]:5001").unwrap();
+    std::thread::sleep(Duration::from_secs(600));
 }
 
-/// Sends as many datagrams as it can; prints for how many seconds.
-fn pour(address: SocketAddr, seconds: u64) {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.connect(address).unwrap();
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(seconds) {
+/// Datagrams to two servers in turns: prints the median of the pairs' ratios, and the medians of each.
+fn compare(plain: &str, ruled: &str, pairs: usize) {
+    let ways = [plain, ruled].map(|to| {
+        let to: std::net::IpAddr = to.parse().unwrap();
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).unwrap();
+        socket.connect((to, 5001)).unwrap();
+        (socket, Echo::to(to))
+    });
+    let (mut costs, mut trips, mut shares, mut more) =
+        ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()], Vec::new(), Vec::new());
+    for pair in 0..=pairs {
+        let mut of = [(0.0, 0.0); 2];
+        for turn in [pair % 2, 1 - pair % 2] {
+            let (socket, echo) = &ways[turn];
+            of[turn] = (pour(socket), echo.median(50));
+        }
+        // The first pair warms the way.
+        if pair == 0 {
+            continue;
+        }
+        for (way, (cost, trip)) in of.into_iter().enumerate() {
+            costs[way].push(cost);
+            trips[way].push(trip);
+        }
+        shares.push(of[0].0 / of[1].0);
+        more.push(of[1].1 - of[0].1);
+    }
+    let [plain_ns, ruled_ns] = costs.map(median);
+    let [plain_rtt_us, ruled_rtt_us] = trips.map(median);
+    println!(
+        "{}",
+        json!({"plain_ns": plain_ns, "ruled_ns": ruled_ns, "share": median(shares), "plain_rtt_us": plain_rtt_us,
+        "ruled_rtt_us": ruled_rtt_us, "rtt_us": median(more)})
+    );
+}
+
+/// Nanoseconds for a datagram, of a few milliseconds of them.
+fn pour(socket: &UdpSocket) -> f64 {
+    let (began, mut sent) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_millis(5) {
         for _ in 0..64 {
-            let _sent = socket.send(&[7; 1222]);
+            // The server's full queue is not this side's error; a refusal by a rule would be one.
+            socket.send(&[7; 1222]).expect("a datagram leaves");
+            sent += 1;
         }
     }
-    println!("{:.6}", began.elapsed().as_secs_f64());
+    began.elapsed().as_secs_f64() * 1e9 / f64::from(sent)
 }
 
-fn echo(address: SocketAddr) {
-    let (socket, mut buffer) = (UdpSocket::bind(address).unwrap(), [0; 2048]);
-    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-        let _sent = socket.send_to(&buffer[..length], from);
+/// Echoes of the server's kernel, so that no process has to be woken.
+struct Echo {
+    socket: std::os::fd::OwnedFd,
+    request: Vec<u8>,
+}
+
+impl Echo {
+    fn to(address: std::net::IpAddr) -> Self {
+        use rustix::net::{AddressFamily, SocketType, connect, ipproto, socket};
+        let (family, protocol, kind) = match address {
+            std::net::IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8),
+            std::net::IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128),
+        };
+        let socket = socket(family, SocketType::RAW, Some(protocol)).expect("a raw socket");
+        connect(&socket, &SocketAddr::new(address, 0)).expect("a raw socket connects");
+        let patience = Some(Duration::from_secs(1));
+        let timeout = rustix::net::sockopt::Timeout::Recv;
+        rustix::net::sockopt::set_socket_timeout(&socket, timeout, patience).unwrap();
+        let mut request = vec![kind, 0, 0, 0, 0x5e, 0x15, 0, 1];
+        request.resize(64, 7);
+        // IPv4's kernel leaves the checksum to the sender (RFC 1071), IPv6's fills it in.
+        let words = request.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+        let sum: u32 = words.sum();
+        let folded = !((sum & 0xffff) + (sum >> 16)) as u16;
+        if address.is_ipv4() {
+            request[2..4].copy_from_slice(&folded.to_be_bytes());
+        }
+        Self { socket, request }
     }
-}
 
-fn ping(address: SocketAddr, count: usize) {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut buffer = [0; 64];
-    let times = (0..count).map(|_| {
-        let began = Instant::now();
-        socket.send(&[1; 32]).unwrap();
-        let _answer = socket.recv(&mut buffer);
-        began.elapsed().as_secs_f64() * 1e6
-    });
-    println!("{:.4}", median(times.collect()));
+    /// Median microseconds of so many there and back.
+    fn median(&self, count: usize) -> f64 {
+        use rustix::net::{RecvFlags, SendFlags, recv, send};
+        let mut answer = [0; 256];
+        let trips = (0..count).map(|_| {
+            let began = Instant::now();
+            let _sent =
+                send(&self.socket, &self.request, SendFlags::empty()).expect("an echo leaves");
+            let _read =
+                recv(&self.socket, &mut answer, RecvFlags::empty()).expect("an echo comes back");
+            began.elapsed().as_secs_f64() * 1e6
+        });
+        median(trips.collect())
+    }
 }

@@ -134,11 +134,11 @@ impl Probe {
     }
 }
 
-/// Compiles the sender that sets `PACKET_QDISC_BYPASS`; the C compiler is there because Rust links with it.
+/// Compiles the senders for which no safe wrapper exists; the C compiler is there because Rust links with it.
 #[must_use]
-pub fn bypass_helper(dir: &Path) -> PathBuf {
-    let (source, program) = (dir.join("bypass.c"), dir.join("bypass"));
-    std::fs::write(&source, include_str!("../actors/bypass.c"))
+pub fn helper(dir: &Path) -> PathBuf {
+    let (source, program) = (dir.join("ways.c"), dir.join("ways"));
+    std::fs::write(&source, include_str!("../actors/ways.c"))
         .expect("a file in the laboratory's directory");
     must(Command::new("cc").arg("-O1").arg("-o").arg(&program).arg(&source));
     program

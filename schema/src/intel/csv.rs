@@ -10,6 +10,8 @@ use std::borrow::Cow;
 
 /// Columns that are looked at; a line has no more that mean anything.
 const COLUMNS: usize = 64;
+/// Columns that most files have.
+const FEW_COLUMNS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
@@ -29,10 +31,18 @@ enum Column {
 }
 
 /// What the header says.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Csv {
     columns: Vec<Column>,
     separator: Option<char>,
+    /// The word for a type that was read last, and what it means: the next line mostly says the same.
+    last: (String, Option<Hint>),
+}
+
+impl Default for Csv {
+    fn default() -> Self {
+        Self { columns: Vec::new(), separator: None, last: (String::new(), hint_of("")) }
+    }
 }
 
 impl Csv {
@@ -80,10 +90,10 @@ impl Csv {
         }
     }
 
-    fn row(&self, number: u32, fields: &[Cow<'_, str>], intake: &mut Intake<'_>) {
+    fn row(&mut self, number: u32, fields: &[Cow<'_, str>], intake: &mut Intake<'_>) {
         let mut row = Row { facts: Facts::of_line(number), ..Row::default() };
         for (column, field) in self.columns.iter().zip(fields) {
-            let field = field.trim();
+            let field = trimmed(field);
             if !matches!(field, "" | "-" | "None" | "null" | "NULL" | "n/a") {
                 row.read(*column, field);
             }
@@ -92,7 +102,12 @@ impl Csv {
         let Some(value) = row.value else {
             return intake.leave(place, "", "no value", "has no value".to_owned());
         };
-        let hint = match row.kind.map(hint_of) {
+        if let Some(kind) = row.kind
+            && kind != self.last.0
+        {
+            self.last = (kind.to_owned(), hint_of(kind));
+        }
+        let hint = match row.kind.map(|_| self.last.1) {
             None => row.hint,
             Some(Some(hint)) => hint,
             Some(None) => {
@@ -275,29 +290,34 @@ pub(super) fn date(text: &str) -> Option<Timestamp> {
 
 /// The fields of a line; `None` when a quotation mark is not closed.
 fn split(line: &str, separator: char) -> Option<Vec<Cow<'_, str>>> {
-    let mut fields = Vec::new();
+    let mark = u8::try_from(separator).ok()?;
+    let mut fields = Vec::with_capacity(FEW_COLUMNS);
     let mut rest = line;
     while fields.len() < COLUMNS {
         let begin = rest.trim_start_matches([' ', '\u{a0}']);
-        let after = match begin.strip_prefix('"') {
-            Some(quoted) => {
-                let (field, after) = unquote(quoted)?;
-                fields.push(field);
-                after.trim_start()
-            }
-            None => {
-                let end = rest.find(separator).unwrap_or(rest.len());
-                let (field, after) = rest.split_at_checked(end)?;
-                fields.push(Cow::Borrowed(field.trim()));
-                after
-            }
+        let after = if begin.as_bytes().first() == Some(&b'"') {
+            let (field, after) = unquote(begin.get(1..)?)?;
+            fields.push(field);
+            after.trim_start()
+        } else {
+            let end = rest.bytes().position(|byte| byte == mark).unwrap_or(rest.len());
+            let (field, after) = rest.split_at_checked(end)?;
+            fields.push(Cow::Borrowed(trimmed(field)));
+            after
         };
-        match after.strip_prefix(separator) {
-            Some(next) => rest = next,
-            None => break,
+        if after.as_bytes().first() != Some(&mark) {
+            break;
         }
+        rest = after.get(1..)?;
     }
     Some(fields)
+}
+
+/// The field without blanks around it, which most have none of.
+fn trimmed(field: &str) -> &str {
+    let is_bare = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
+    let bytes = field.as_bytes();
+    if is_bare(bytes.first()) && is_bare(bytes.last()) { field } else { field.trim() }
 }
 
 /// The text up to the closing quotation mark, where two stand for one, and what follows.

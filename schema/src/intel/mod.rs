@@ -4,6 +4,7 @@
 //!
 //! Every reader is bounded: by the bytes it is given, the longest line and the longest value.
 
+mod address;
 mod compiled;
 mod csv;
 mod dataset;

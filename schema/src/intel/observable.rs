@@ -1,6 +1,8 @@
 //! What a text of a pack, list or feed stands for.
 
+use super::address::{octets, parse_ip, parse_network};
 use super::url::UrlPattern;
+use crate::sealed::unhex;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -12,6 +14,8 @@ use std::str::FromStr;
 const LONGEST_NAME: usize = 253;
 /// Bytes of the longest User-Agent that is compared: longer ones are cut short by most servers' limits.
 const LONGEST_USER_AGENT: usize = 512;
+/// Bytes of a JA4 fingerprint: ten, twelve and twelve, and two signs between them.
+const JA4_LEN: usize = 36;
 /// A wider IPv4 network than the widest allocation to a registry is no indicator.
 const WIDEST_V4: u8 = 8;
 /// A wider IPv6 network than a registry hands to a large provider is no indicator.
@@ -218,13 +222,14 @@ impl<'a> Observable<'a> {
     /// Why it is no indicator.
     pub fn parse(text: &'a str) -> Result<Self, ParseObservableError> {
         // Lists are mostly addresses and names: one look tells which, before anything costly.
-        let (mut number, mut colon, mut slash) = (true, false, false);
+        let (mut number, mut colon, mut slash, mut ip) = (true, false, false, true);
         for byte in text.bytes() {
             match byte {
                 b'0'..=b'9' | b'.' => {}
                 b':' => (number, colon) = (false, true),
                 b'/' => (number, slash) = (false, true),
-                _ => number = false,
+                b'a'..=b'f' | b'A'..=b'F' | b'[' | b']' | b'%' => number = false,
+                _ => (number, ip) = (false, false),
             }
         }
         if number {
@@ -233,16 +238,21 @@ impl<'a> Observable<'a> {
                 Err(_) => Err(ParseObservableError::Shape),
             };
         }
-        if colon
+        if ip
+            && colon
             && !slash
             && let Some(known) = parse_address(text)
         {
             return known;
         }
-        if slash
-            && text.starts_with(|sign: char| sign.is_ascii_hexdigit() || sign == ':')
-            && let Ok(network) = text.parse::<IpNet>() {
+        if ip
+            && slash
+            && let Some(network) = parse_network(text)
+        {
             return network_of(network);
+        }
+        if is_ja4(text) {
+            return Ok(Self::Ja4(lower(text)));
         }
         if !colon
             && !slash
@@ -273,7 +283,6 @@ impl<'a> Observable<'a> {
             return UrlPattern::parse(text).map(Self::Url);
         }
         match domain(text, false) {
-            Err(_) if is_ja4(text) => Ok(Self::Ja4(lower(text))),
             Err(_) if CertificateHash::parse(text).is_some() => Err(ParseObservableError::BareHash),
             Err(ParseObservableError::OneLabel) if text.len() >= 32 => {
                 Err(ParseObservableError::Shape)
@@ -325,7 +334,7 @@ impl<'a> Observable<'a> {
             }
             Kind::Ja4 if is_ja4(text) => Ok(Self::Ja4(lower(text))),
             Kind::Ja4 => Err(mismatch),
-            Kind::Network => text.parse::<IpNet>().map_err(|_| mismatch).and_then(network_of),
+            Kind::Network => parse_network(text).ok_or(mismatch).and_then(network_of),
             Kind::Url => UrlPattern::parse(text).map(Self::Url),
             Kind::UserAgent if text.is_empty() => Err(mismatch),
             Kind::UserAgent if text.len() > LONGEST_USER_AGENT => {
@@ -364,7 +373,7 @@ const fn hash_bytes(prefix: &str) -> usize {
 }
 
 fn parse_address(text: &str) -> Option<Result<Observable<'static>, ParseObservableError>> {
-    if let Ok(address) = text.parse::<IpAddr>() {
+    if let Some(address) = parse_ip(text) {
         return Some(routable(address).map(Observable::Address));
     }
     let end = text.parse::<SocketAddr>().ok()?;
@@ -444,29 +453,7 @@ fn domain(text: &str, exact: bool) -> Result<Observable<'_>, ParseObservableErro
 
 /// What four decimal numbers with dots between them stand for, if that is an address to look for.
 pub(super) fn plain_v4<'a>(text: &[u8]) -> Option<Observable<'a>> {
-    let (mut bits, mut octet, mut digits, mut octets) = (0_u32, 0_u32, 0_u32, 1);
-    if text.len() > "255.255.255.255".len() {
-        return None;
-    }
-    for byte in text {
-        if *byte == b'.' {
-            if digits == 0 || octet > 255 {
-                return None;
-            }
-            (bits, octet, digits, octets) = (bits << 8 | octet, 0, 0, octets + 1);
-        } else {
-            let digit = u32::from(byte.wrapping_sub(b'0'));
-            // A number that begins with zero may be meant in base eight.
-            if digit > 9 || (digits > 0 && octet == 0) || digits == 3 {
-                return None;
-            }
-            (octet, digits) = (octet * 10 + digit, digits + 1);
-        }
-    }
-    if octets != 4 || digits == 0 || octet > 255 {
-        return None;
-    }
-    let address = Ipv4Addr::from_bits(bits << 8 | octet);
+    let address = Ipv4Addr::from_bits(octets(text)?);
     routable(address.into()).ok().map(Observable::Address)
 }
 
@@ -518,6 +505,9 @@ fn is_registry(name: &str) -> bool {
 
 /// `t13d1516h2_8daaf6152771_e5627efa2ab1` and its kin: ten signs, twelve hexadecimal, twelve hexadecimal.
 fn is_ja4(text: &str) -> bool {
+    if text.len() != JA4_LEN {
+        return false;
+    }
     let mut parts = text.split('_');
     let (Some(head), Some(ciphers), Some(extensions), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -530,19 +520,6 @@ fn is_ja4(text: &str) -> bool {
         && head.bytes().next().is_some_and(|byte| matches!(byte | 0x20, b't' | b'q' | b'd'))
         && hex(ciphers)
         && hex(extensions)
-}
-
-/// Reads hexadecimal digits; the number of bytes read, if they fit and nothing else stands there.
-pub(super) fn unhex(text: &str, into: &mut [u8]) -> Option<usize> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    if !text.len().is_multiple_of(2) || text.len() / 2 > into.len() {
-        return None;
-    }
-    for (pair, out) in text.as_bytes().chunks_exact(2).zip(into.iter_mut()) {
-        let [high, low] = pair else { return None };
-        *out = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
-    }
-    Some(text.len() / 2)
 }
 
 /// Undoes what people do to make an address or link harmless in a report: `hxxp`, `[.]`, `(dot)`, `[:]`.

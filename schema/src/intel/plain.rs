@@ -14,7 +14,10 @@ const CLASSES: [u8; 256] = {
     let mut classes = [OTHER; 256];
     let mut at = 0;
     while at < classes.len() {
-        #[allow(clippy::indexing_slicing, reason = "the bound of the loop; const code has no `get_mut`")]
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "the bound of the loop; const code has no `get_mut`"
+        )]
         {
             classes[at] = match at as u8 {
                 b'0'..=b'9' => DIGIT,
@@ -74,6 +77,12 @@ pub(super) fn quick(text: &str) -> Quick<'_> {
         plain_name(line, dots + 1)
     };
     Quick { line, rest, read }
+}
+
+/// Reads a value as [`quick`] reads a line.
+pub(super) fn quick_value(text: &str) -> Option<Observable<'_>> {
+    let Quick { line, read, .. } = quick(text);
+    read.filter(|_| line.len() == text.len())
 }
 
 /// A line and what follows its end.

@@ -2,6 +2,7 @@
 
 use super::entry::{Facts, Id, Taker};
 use super::observable::{Kind, Observable, ParseObservableError, refang};
+use super::plain::quick_value;
 use super::reader::{Format, ReadOptions};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
@@ -62,6 +63,16 @@ pub(super) enum Hint {
     Kind(Kind),
 }
 
+impl Hint {
+    const fn fits(self, kind: Kind) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Ip => matches!(kind, Kind::Address | Kind::Endpoint | Kind::Network),
+            Self::Kind(said) => said as u8 == kind as u8,
+        }
+    }
+}
+
 /// A value as a reader found it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offer<'a> {
@@ -111,19 +122,23 @@ impl<'t> Intake<'t> {
 
     /// Offers a value; whether it was taken.
     pub(super) fn offer(&mut self, offer: &Offer<'_>) -> bool {
-        let text = refang(offer.text.trim());
-        if matches!(text, std::borrow::Cow::Owned(_)) {
-            self.report.defanged += 1;
-        }
         let hint = match (offer.hint, self.options.kind) {
             (Hint::Any, Some(kind)) => Hint::Kind(kind),
             (hint, _) => hint,
         };
+        if let Some(read) = quick_value(offer.text)
+            && hint.fits(read.kind())
+        {
+            return self.offer_observable(read, offer);
+        }
+        let text = refang(offer.text.trim());
+        if matches!(text, std::borrow::Cow::Owned(_)) {
+            self.report.defanged += 1;
+        }
         let read = match hint {
             Hint::Any => Observable::parse(&text),
-            Hint::Ip => Observable::parse(&text).and_then(|read| match read.kind() {
-                Kind::Address | Kind::Endpoint | Kind::Network => Ok(read),
-                _ => Err(ParseObservableError::Mismatch),
+            Hint::Ip => Observable::parse(&text).and_then(|read| {
+                if hint.fits(read.kind()) { Ok(read) } else { Err(ParseObservableError::Mismatch) }
             }),
             Hint::Kind(kind) => Observable::parse_as(&text, kind),
         };

@@ -71,6 +71,94 @@ fn left(report: &Report) -> Vec<String> {
 const JA3: &str = "e7d705a3286e19ea42f587b344ee6865";
 const SHA1: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
 
+/// Law: what takes the short way is read as it is with a blank before it, which takes the long one.
+#[test]
+fn the_short_way_reads_lines_as_the_long_way_does() {
+    const PARTS: [&str; 34] = [
+        "a",
+        "Z",
+        "0",
+        "1",
+        "9",
+        "25",
+        "255",
+        "256",
+        "00",
+        ".",
+        ".",
+        ".",
+        ".",
+        "..",
+        "-",
+        "_",
+        " ",
+        "#",
+        "co",
+        "com",
+        "jp",
+        "=",
+        "/",
+        ":",
+        "é",
+        "\r",
+        "www.",
+        "c2.example",
+        "203.0.113.",
+        "10.0.0.",
+        "127.0.0.1",
+        "hxxp",
+        "meow.",
+        "[.]",
+    ];
+    let mut state = 7_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut lines: Vec<String> =
+        ["255.255.255.255", "1.2.3.4.5", "1.2.3", "1.2.3.04", "co.jp"].map(str::to_owned).into();
+    lines.extend([62, 63, 64].map(|len| format!("{}.example", "x".repeat(len))));
+    lines.extend([252, 253, 254].map(|len| "a.".repeat(len / 2) + &"b".repeat(1 + len % 2)));
+    lines.extend(
+        (0..60_000)
+            .map(|_| (0..=random(8)).map(|_| PARTS[random(PARTS.len())]).collect::<String>()),
+    );
+    let quick = |line: &String| plain::quick(line).read.is_some();
+    let short = lines.iter().filter(|line| quick(line)).count();
+    assert!((1000..lines.len() - 1000).contains(&short), "{short}");
+    for allow_private in [false, true] {
+        let options =
+            ReadOptions { format: Some(Format::Plain), allow_private, ..ReadOptions::default() };
+        for part in lines.chunks(64) {
+            let (mut bare, mut moved) = (String::new(), String::new());
+            for line in part {
+                bare.push_str(&format!("{line}\n"));
+                moved.push_str(&format!(" {line}\n"));
+            }
+            let (kept, report) = read_with(&bare, options);
+            let (other, expected) = read_with(&moved, options);
+            assert_eq!((kept.values, kept.facts), (other.values, other.facts), "{bare}");
+            assert_eq!((left(&report), &report.taken), (left(&expected), &expected.taken));
+            assert_eq!((report.reasons, report.defanged), (expected.reasons, expected.defanged));
+        }
+    }
+}
+
+#[test]
+fn a_list_with_a_last_line_without_end_is_read_to_its_end() {
+    for (text, values) in [
+        ("203.0.113.9", vec!["203.0.113.9"]),
+        ("a.example\n203.0.113.9", vec!["a.example", "203.0.113.9"]),
+        ("a.example\n\n\nb.example\n", vec!["a.example", "b.example"]),
+    ] {
+        assert_eq!(read_all(text).0.values, values, "{text:?}");
+    }
+    let (kept, _) = read_all("\n\na.example\n");
+    assert_eq!(kept.facts[0].0, "3");
+}
+
 #[test]
 fn a_plain_list_is_read_with_what_is_left_out_and_why() {
     let (kept, report) = read_all(

@@ -50,7 +50,8 @@ impl UrlPattern {
         }
         let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (host, port) = split_port(authority).ok_or(shape)?;
-        let mut normal = normal_host(host)?;
+        let mut normal = String::with_capacity(text.len() + 2);
+        push_host(&mut normal, host)?;
         let len = normal.len();
         if let Some(port) = port.filter(|port| !is_usual(*port)) {
             normal.push_str(&format!(":{port}"));
@@ -175,20 +176,28 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-fn normal_host(host: &str) -> Result<String, ParseObservableError> {
-    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+/// Appends a host in its normal form.
+fn push_host(normal: &mut String, host: &str) -> Result<(), ParseObservableError> {
+    // What is no number and in no brackets has no colon, and is no address.
+    let may_be_address = host.starts_with(|sign: char| sign.is_ascii_digit() || sign == '[');
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    if may_be_address && let Ok(address) = plain.parse::<IpAddr>() {
         if address.is_loopback() || address.is_unspecified() {
             return Err(ParseObservableError::Unroutable);
         }
-        return Ok(match address {
+        normal.push_str(&match address {
             IpAddr::V4(v4) => v4.to_string(),
             IpAddr::V6(v6) => format!("[{v6}]"),
         });
+        return Ok(());
     }
     let host = host.strip_suffix('.').unwrap_or(host);
     match check_name(host)? {
         0 | 1 => Err(ParseObservableError::OneLabel),
-        _ => Ok(host.to_ascii_lowercase()),
+        _ => {
+            normal.extend(host.chars().map(|sign| sign.to_ascii_lowercase()));
+            Ok(())
+        }
     }
 }
 

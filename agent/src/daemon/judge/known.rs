@@ -6,7 +6,7 @@ use crate::capture::refused::RefusedLog;
 use crate::chain::causes;
 use crate::clock;
 use crate::control::KnownStatus;
-use crate::enforce::KnownHand;
+use crate::guardian::Guardian;
 use sekisho_engine::wire::Frame;
 use sekisho_schema::policy::Mode;
 use sekisho_schema::{Grade, Policy, Scope};
@@ -31,8 +31,8 @@ pub(super) struct Known {
 }
 
 /// Whether the kernel holds known destinations of an earlier run.
-pub(super) fn is_left_behind() -> bool {
-    let held = KnownHand::open().and_then(|mut hand| hand.read());
+pub(super) fn is_left_behind(guardian: &Guardian) -> bool {
+    let held = guardian.known().and_then(|mut hand| hand.read());
     held.is_ok_and(|held| !held.is_empty())
 }
 
@@ -97,7 +97,8 @@ impl Judge {
         let Some(wish) = self.known.waiting.take() else { return };
         if self.known.preload.is_none() {
             let (inbox, metrics) = (self.shared.inbox.clone(), Arc::clone(&self.shared.metrics));
-            match Preload::spawn(inbox, metrics, self.constant.preloaded) {
+            let guardian = self.constant.guardian.clone();
+            match Preload::spawn(inbox, metrics, self.constant.preloaded, guardian) {
                 Ok(preload) => self.known.preload = Some(preload),
                 Err(error) => {
                     tracing::error!(%error, state = "known destinations are cut when they are seen, not before", "no thread for the preload");

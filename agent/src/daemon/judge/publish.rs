@@ -84,6 +84,7 @@ impl Judge {
             containments: self.board.list(),
             findings: self.board.findings,
             enforcement: self.cut.as_ref().and_then(Cut::failure).map(str::to_owned),
+            guardian: None,
             coverage: self.coverage(),
             known: self.known.status(),
             journal: crate::control::JournalStatus::default(),

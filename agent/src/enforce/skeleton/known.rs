@@ -3,9 +3,9 @@
 
 use super::terms::{count, field, matches, members, meta, one_of};
 use super::{
-    ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, CUT_DEST4, CUT_DEST6,
-    EGRESS, KNOWN, KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, LIST, Layer, Objects, POSTROUTING,
-    STRICT_DEVICE, collector, rule_in,
+    ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, BY_PORT, CUT_DEST4,
+    CUT_DEST6, EGRESS, KNOWN, KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, LIST, Layer, Objects,
+    POSTROUTING, STRICT_DEVICE, collector, rule_in,
 };
 use crate::enforce::Plan;
 use nftables::expr::{Expression, MetaKey, NamedExpression};
@@ -24,23 +24,33 @@ const LOGGED_BYTES: u32 = 1_500;
 /// default of one second would cost a tenth of a core. What has ended counts as gone before it is collected.
 pub(super) const COLLECT_SECS: u32 = 1_800;
 
-/// The sets of known destinations.
-pub(super) fn sets() -> [(&'static str, SetTypeValue<'static>); 4] {
-    let with_port = |kind| SetTypeValue::Concatenated(Cow::Owned(vec![kind, SetType::InetService]));
-    [
-        (KNOWN4, SetTypeValue::Single(SetType::Ipv4Addr)),
-        (KNOWN6, SetTypeValue::Single(SetType::Ipv6Addr)),
-        (KNOWN4_PORT, with_port(SetType::Ipv4Addr)),
-        (KNOWN6_PORT, with_port(SetType::Ipv6Addr)),
-    ]
+/// The sets of known destinations that a layer has.
+pub(super) fn sets(layer: Layer) -> Vec<(&'static str, SetTypeValue<'static>)> {
+    let both = |by_address, by_port, kind: fn() -> SetType| {
+        let with_port = Cow::Owned(vec![kind(), SetType::InetService]);
+        vec![
+            (by_address, SetTypeValue::Single(kind())),
+            (by_port, SetTypeValue::Concatenated(with_port)),
+        ]
+    };
+    match layer {
+        Layer::Known4 => both(KNOWN4, KNOWN4_PORT, || SetType::Ipv4Addr),
+        Layer::Known6 => both(KNOWN6, KNOWN6_PORT, || SetType::Ipv6Addr),
+        Layer::Inet | Layer::Netdev => Vec::new(),
+    }
 }
 
-/// Fills the chain and the rules that jump to it.
+/// Fills the chain and the rule that jumps to it.
 ///
-/// They stand in `postrouting` alone, which every packet passes with the address that it really goes to: a
-/// look into a large set at each hook would cost forwarding twice. The chain asks the list of every hook first,
-/// so that what is logged here is cut by nothing else, exempt from nothing and not inside.
-pub(super) fn fill(objects: &mut Objects, plan: &Plan) {
+/// It stands in `postrouting` alone, which every packet passes with the address that it really goes to: a look
+/// into a large set at each hook would cost forwarding twice. The chain asks the list of exemptions first, so
+/// that what is logged here is exempt from nothing and not inside.
+pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
+    let (ip, by_address, by_port) = match layer {
+        Layer::Known4 => ("ip", KNOWN4, KNOWN4_PORT),
+        Layer::Known6 => ("ip6", KNOWN6, KNOWN6_PORT),
+        Layer::Inet | Layer::Netdev => return,
+    };
     for statements in [
         // What is exempt or inside is accepted there, and the rest comes back.
         vec![Statement::Jump(JumpTarget { target: LIST.into() })],
@@ -64,35 +74,23 @@ pub(super) fn fill(objects: &mut Objects, plan: &Plan) {
         ],
         vec![count(KNOWN), Statement::Drop(None)],
     ] {
-        rule_in(objects, Layer::Inet, KNOWN.into(), statements, "told, and dropped");
+        rule_in(objects, layer, KNOWN.into(), statements, "told, and dropped");
     }
     if !plan.known {
         return;
     }
-    for (ip, set, with_port) in [("ip", KNOWN4, KNOWN4_PORT), ("ip6", KNOWN6, KNOWN6_PORT)] {
-        let jump = || Statement::Jump(JumpTarget { target: KNOWN.into() });
-        let mut rule = |statements, comment| {
-            rule_in(objects, Layer::Inet, POSTROUTING.into(), statements, comment);
-        };
-        rule(
-            vec![matches(field(ip, "daddr"), Operator::EQ, members(set)), jump()],
-            "destinations known beforehand",
-        );
-        // TCP, UDP, SCTP: the protocols with ports at one place.
-        let ported = one_of([6, 17, 132].map(Expression::Number).to_vec());
-        let end = Expression::Named(NamedExpression::Concat(vec![
-            field(ip, "daddr"),
-            field("th", "dport"),
-        ]));
-        rule(
-            vec![
-                matches(meta(MetaKey::L4proto), Operator::EQ, ported),
-                matches(end, Operator::EQ, members(with_port)),
-                jump(),
-            ],
-            "destinations known beforehand, by port",
-        );
-    }
+    let jump = || Statement::Jump(JumpTarget { target: KNOWN.into() });
+    let known = matches(field(ip, "daddr"), Operator::EQ, members(by_address));
+    let comment = "destinations known beforehand";
+    rule_in(objects, layer, POSTROUTING.into(), vec![known, jump()], comment);
+    // TCP, UDP, SCTP: the protocols with ports at one place.
+    let ported = one_of([6, 17, 132].map(Expression::Number).to_vec());
+    let end = vec![field(ip, "daddr"), field("th", "dport")];
+    let end = Expression::Named(NamedExpression::Concat(end));
+    let ported = matches(meta(MetaKey::L4proto), Operator::EQ, ported);
+    let known = matches(end, Operator::EQ, members(by_port));
+    let comment = "destinations known beforehand, by port";
+    rule_in(objects, layer, BY_PORT.into(), vec![ported, known, jump()], comment);
 }
 
 /// Only what a cut may be for is judged by the list: a host that cuts nothing pays for these looks alone,
@@ -105,16 +103,16 @@ pub(super) fn gates(objects: &mut Objects, layer: Layer, plan: &Plan) {
         }
     }
     let conditions = match layer {
-        Layer::Inet => vec![
+        Layer::Netdev => {
+            // Every cut makes its devices strict in the same commit, and for as long.
+            vec![matches(meta(MetaKey::Oifname), Operator::EQ, members(STRICT_DEVICE))]
+        }
+        _ => vec![
             matches(field("ip", "daddr"), Operator::EQ, members(CUT_DEST4)),
             matches(field("ip6", "daddr"), Operator::EQ, members(CUT_DEST6)),
             layer.armed(ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE),
             layer.armed(ARMED_HOST, ARMED_HOST_DEVICE),
         ],
-        // Every cut makes its devices strict in the same commit, and for as long.
-        Layer::Netdev => {
-            vec![matches(meta(MetaKey::Oifname), Operator::EQ, members(STRICT_DEVICE))]
-        }
     };
     for condition in conditions {
         let to_list = Statement::Goto(JumpTarget { target: LIST.into() });

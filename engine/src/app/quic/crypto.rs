@@ -94,7 +94,8 @@ impl Opened {
         while let Some(kind) = reader.u8() {
             match kind {
                 // PADDING and PING (RFC 9000 §19.1, §19.2).
-                0x00 | 0x01 => {}
+                0x00 => reader.skip_zeros(),
+                0x01 => {}
                 // ACK, with or without ECN counts (§19.3).
                 0x02 | 0x03 => skip_ack(&mut reader, kind == 0x03)?,
                 // CRYPTO (§19.6).

@@ -59,18 +59,24 @@ impl Bettor {
     }
 }
 
-/// The state of the e-process.
+/// The state of the e-process; most pairs have one contact, which takes little.
 #[derive(Clone, Debug)]
 pub(super) struct Bets {
-    ring: [f64; RING],
-    filled: u32,
-    position: usize,
-    bettors: [Bettor; BETTORS],
+    past: Option<Box<Past>>,
     last: Timestamp,
     active: Timestamp,
     current: f64,
-    short: u32,
     lower_cut: f64,
+    filled: u32,
+    position: u32,
+    short: u32,
+}
+
+/// The gaps, and what was bet on them.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    ring: [f64; RING],
+    bettors: [Bettor; BETTORS],
 }
 
 /// The gaps in order, and the quantiles that windows are made of.
@@ -96,15 +102,14 @@ impl Sorted {
 impl Bets {
     pub(super) fn new(at: Timestamp, dead: f64) -> Self {
         Self {
-            ring: [0.0; RING],
-            filled: 0,
-            position: 0,
-            bettors: [Bettor::default(); BETTORS],
+            past: None,
             last: at,
             active: at,
             current: 0.0,
-            short: 0,
             lower_cut: dead,
+            filled: 0,
+            position: 0,
+            short: 0,
         }
     }
 
@@ -116,7 +121,8 @@ impl Bets {
     /// The bettor that won most.
     pub(super) fn best(&self) -> Bettor {
         let better = |a: Bettor, b: Bettor| if b.log10_e > a.log10_e { b } else { a };
-        self.bettors.into_iter().reduce(better).unwrap_or_default()
+        let bettors = self.past.as_ref().map(|past| past.bettors);
+        bettors.into_iter().flatten().reduce(better).unwrap_or_default()
     }
 
     /// Takes in a contact.
@@ -147,7 +153,8 @@ impl Bets {
         let lower_cut = self.lower_cut;
         let plans =
             [dead, lower_cut].into_iter().flat_map(|cut| windows.map(|window| (cut, window)));
-        for (bettor, (cut, (a, b))) in self.bettors.iter_mut().zip(plans) {
+        let bettors = &mut self.past.get_or_insert_default().bettors;
+        for (bettor, (cut, (a, b))) in bettors.iter_mut().zip(plans) {
             if gap < cut {
                 continue;
             }
@@ -161,8 +168,8 @@ impl Bets {
                 bettor.bet(gap, a, b, chance);
             }
         }
-        let most = self.bettors.iter().fold(f64::NEG_INFINITY, |most, b| most.max(b.log10_e));
-        let sum: f64 = self.bettors.iter().map(|b| 10_f64.powf(b.log10_e - most)).sum();
+        let most = bettors.iter().fold(f64::NEG_INFINITY, |most, b| most.max(b.log10_e));
+        let sum: f64 = bettors.iter().map(|b| 10_f64.powf(b.log10_e - most)).sum();
         self.current = most + (sum / BETTORS as f64).log10();
     }
 
@@ -177,17 +184,18 @@ impl Bets {
         }
         self.short = 0;
         if self.filled < 8 || gap <= 4.0 * sorted.quantile(0.5) {
-            if let Some(place) = self.ring.get_mut(self.position) {
+            let ring = &mut self.past.get_or_insert_default().ring;
+            if let Some(place) = ring.get_mut(self.position as usize) {
                 *place = gap;
             }
-            self.position = (self.position + 1) % RING;
+            self.position = (self.position + 1) % RING as u32;
             self.filled = self.filled.saturating_add(1);
         }
     }
 
     fn sorted(&self) -> Sorted {
         let count = RING.min(self.filled as usize);
-        let mut gaps = self.ring;
+        let mut gaps = self.past.as_ref().map_or([0.0; RING], |past| past.ring);
         if let Some(used) = gaps.get_mut(..count) {
             used.sort_unstable_by(f64::total_cmp);
         }

@@ -195,6 +195,7 @@ impl CobaltStrike {
         } else if message.is_response() && toward == Toward::Local {
             let Some(question) = message.question() else { return };
             let name = question.name.as_str();
+            let Some(zone) = names::beacon_zone(name) else { return };
             let mut answers = message.answers();
             let (Some(answer), None) = (answers.next(), answers.next()) else { return };
             if answer.data != AnswerData::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
@@ -202,7 +203,6 @@ impl CobaltStrike {
             {
                 return;
             }
-            let Some(zone) = names::beacon_zone(name) else { return };
             if let Some((count, seconds)) = self.beacons.count(o.flow.key.local.ip(), zone, o.at) {
                 let told = format!(
                     "{{host}} was told 0.0.0.0 with TTL 0 for names of hexadecimal digits under {zone} {count} times within {seconds} s, as Cobalt Strike's DNS server answers an idle beacon."

@@ -54,9 +54,15 @@ impl ProvenanceKey<'_> {
         self.origin == other.origin
             && self.grade == other.grade
             && self.class == other.class
-            && self.source == other.source
-            && self.labels == other.labels
+            && same(self.source, &other.source)
+            && same(self.labels, &other.labels)
     }
+}
+
+/// Most sources say nothing here. To compare nothing at an address that is none costs a hundred
+/// times a comparison where the C library does it with masked loads.
+fn same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && (one.is_empty() || one == other)
 }
 
 impl Equivalent<Provenance> for ProvenanceKey<'_> {

@@ -2,7 +2,7 @@
 
 use super::book::{Book, BookBuilder, ProvenanceKey, Terms};
 use super::networks::Net;
-use super::record::{Form, Key, MOST_RECORDS, MOST_TERMS, NONE, Record, SHARDS, Tag, compact_v4};
+use super::record::{Form, Key, MOST_RECORDS, MOST_TERMS, Record, SHARDS, Tag, compact_v4};
 use super::shard::{Parts, Shard, keep_id};
 use super::{IndicatorSet, Piece};
 use ahash::RandomState;
@@ -217,27 +217,26 @@ impl ShardBuilder {
             Key::Bytes(form, bytes) => (*form, arena.keep(bytes)?),
             Key::Octets(form, bytes) => (*form, arena.keep(bytes)?),
             Key::Network(network) => {
-                let tag = Tag::new(Form::V4, is_text, terms).0;
-                self.network(*network, id, tag);
-                return Some(());
+                return self.network(*network, id, Tag::of_network(is_text, terms));
             }
         };
         self.parts.records.push(Record { value, id, tag: Tag::new(form, is_text, terms) });
         Some(())
     }
 
-    fn network(&mut self, network: IpNet, id: u32, tag: u32) {
+    fn network(&mut self, network: IpNet, id: u32, tag: Tag) -> Option<()> {
         let prefix = network.prefix_len();
         match network {
             IpNet::V4(net) => {
                 let base = compact_v4(net.network().to_bits());
-                self.parts.nets4.push(Net { base, id, tag, parent: NONE, prefix });
+                self.parts.nets4.push(Net::new(base, id, tag, prefix)?);
             }
             IpNet::V6(net) => {
                 let bits = net.network().to_bits();
                 let base = ((bits >> 64) as u64, bits as u64);
-                self.parts.nets6.push(Net { base, id, tag, parent: NONE, prefix });
+                self.parts.nets6.push(Net::new(base, id, tag, prefix)?);
             }
         }
+        Some(())
     }
 }

@@ -8,7 +8,7 @@ use super::book::{Book, MOST_PROVENANCES, ProvenanceKey, Terms};
 use super::builder::SetBuilder;
 use super::networks::Net;
 use super::record::{
-    Arena, Form, MOST_RECORDS, MOST_TERMS, NONE, Record, SHARDS, Tag, compact_v4, shard_of,
+    Arena, Form, MOST_RECORDS, MOST_TERMS, Record, SHARDS, Tag, compact_v4, shard_of,
     shard_of_net6, shard_of_v4, spread_v4,
 };
 use sekisho_schema::finding::{Grade, IndicatorClass};
@@ -96,12 +96,12 @@ impl super::shard::Shard {
         }
         out.extend_from_slice(&self.arena.0);
         for net in &self.nets4.nets {
-            numbers_of(&mut out, [net.base, net.id, net.tag, net.prefix.into()]);
+            numbers_of(&mut out, [net.base, net.id, net.tag().0, net.prefix().into()]);
         }
         for net in &self.nets6.nets {
             out.extend_from_slice(&net.base.0.to_le_bytes());
             out.extend_from_slice(&net.base.1.to_le_bytes());
-            numbers_of(&mut out, [net.id, net.tag, net.prefix.into()]);
+            numbers_of(&mut out, [net.id, net.tag().0, net.prefix().into()]);
         }
         out
     }
@@ -364,7 +364,7 @@ impl Move<'_> {
         let network = ipnet::Ipv4Net::new(address, prefix).ok()?;
         is_network(network.into(), address.into())?;
         (compact_v4(address.to_bits()) == base).then_some(())?;
-        Some(Net { base, id, tag: tag.0, parent: NONE, prefix })
+        Net::new(base, id, tag, prefix)
     }
 
     fn net6(
@@ -382,7 +382,7 @@ impl Move<'_> {
         let network = ipnet::Ipv6Net::new(address, prefix).ok()?;
         is_network(network.into(), address.into())?;
         (shard_of_net6(bits) == self.number).then_some(())?;
-        Some(Net { base, id, tag: tag.0, parent: NONE, prefix })
+        Net::new(base, id, tag, prefix)
     }
 }
 

@@ -5,8 +5,6 @@ use super::index::Index;
 use sekisho_schema::intel::{Kind, Observable};
 use std::net::{IpAddr, SocketAddr};
 
-/// No place at all.
-pub(super) const NONE: u32 = u32::MAX;
 /// Parts of a set; each can be exchanged by itself.
 pub(super) const SHARDS: usize = 16;
 
@@ -94,6 +92,11 @@ impl Tag {
     pub(super) const fn new(form: Form, is_text_id: bool, terms: u32) -> Self {
         let id = if is_text_id { IS_TEXT_ID } else { 0 };
         Self((form as u32) << FORM_SHIFT | id | (terms & MOST_TERMS))
+    }
+
+    /// The tag of a network, which has no form.
+    pub(super) const fn of_network(is_text_id: bool, terms: u32) -> Self {
+        Self::new(Form::V4, is_text_id, terms)
     }
 
     pub(super) fn form(self) -> Option<Form> {

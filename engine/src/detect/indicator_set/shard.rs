@@ -1,18 +1,18 @@
 //! A part of a set: records, their texts and the ways to find them. Never changed once made.
 
+use super::IndicatorDescription;
 use super::book::{Book, Terms};
 use super::index::Index;
-use super::networks::{Net, Networks};
+use super::networks::{Bits, Net, Networks};
 use super::record::{
-    Arena, EndpointKey, Form, KINDS, NONE, Record, Tag, compact_v4, hash_bytes, hash_v4, place_of,
+    Arena, EndpointKey, Form, KINDS, Record, Tag, compact_v4, hash_bytes, hash_v4, place_of,
     spread_v4, terms_at,
 };
-use super::{IndicatorDescription, unhex};
 use ahash::RandomState;
 use sekisho_schema::Timestamp;
 use sekisho_schema::finding::{Grade, IndicatorRecord};
 use sekisho_schema::intel::Kind;
-use sekisho_schema::sealed::hex;
+use sekisho_schema::sealed::{hex, unhex};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -80,6 +80,7 @@ impl Shard {
         for at in 0..shard.records.len() {
             shard.index_record(at as u32);
         }
+        shard.duplicates += shard.nets4.duplicates + shard.nets6.duplicates;
         shard.count_networks();
         shard
     }
@@ -148,8 +149,8 @@ impl Shard {
         let at = at as usize;
         match (network, is_v6) {
             (false, _) => self.records.get(at).map(|record| record.tag),
-            (true, false) => self.nets4.nets.get(at).map(|net| Tag(net.tag)),
-            (true, true) => self.nets6.nets.get(at).map(|net| Tag(net.tag)),
+            (true, false) => self.nets4.nets.get(at).map(Net::tag),
+            (true, true) => self.nets6.nets.get(at).map(Net::tag),
         }
     }
 
@@ -183,17 +184,35 @@ impl Shard {
         best.place
     }
 
-    /// Finds bytes of a form, or of another form of its family.
+    /// The hash that bytes of a form, or of another of its family, are found by.
+    #[inline]
+    pub(super) fn hash(&self, form: Form, bytes: &[u8]) -> u64 {
+        hash_bytes(&self.hasher, form, bytes)
+    }
+
+    /// Has the memory fetched that a search for a hash reads first.
+    #[inline]
+    pub(super) fn foresee(&self, hash: u64) {
+        self.index.foresee(hash);
+    }
+
+    /// The same for an address.
+    #[inline]
+    pub(super) fn foresee_v4(&self, bits: u32) {
+        self.index.foresee(hash_v4(&self.hasher, bits));
+    }
+
+    /// Finds bytes of a form, or of another form of its family, by their hash.
     #[inline]
     pub(super) fn find(
         &self,
-        form: Form,
-        also: Option<Form>,
+        hash: u64,
+        (form, also): (Form, Option<Form>),
         bytes: &[u8],
         at: Timestamp,
     ) -> Option<u32> {
         let mut best = Best::default();
-        self.index.each(hash_bytes(&self.hasher, form, bytes), |place| {
+        self.index.each(hash, |place| {
             if let Some(record) = self.records.get(place as usize)
                 && (record.tag.is_form(form) || also.is_some_and(|also| record.tag.is_form(also)))
                 && self.bytes_of(*record) == bytes
@@ -224,11 +243,15 @@ impl Shard {
     fn value_text(&self, network: bool, is_v6: bool, at: u32) -> String {
         match (network, is_v6) {
             (true, false) => self.nets4.nets.get(at as usize).map_or_else(String::new, |net| {
-                format!("{}/{}", Ipv4Addr::from_bits(spread_v4(net.base, self.number)), net.prefix)
+                format!(
+                    "{}/{}",
+                    Ipv4Addr::from_bits(spread_v4(net.base, self.number)),
+                    net.prefix()
+                )
             }),
             (true, true) => self.nets6.nets.get(at as usize).map_or_else(String::new, |net| {
                 let bits = u128::from(net.base.0) << 64 | u128::from(net.base.1);
-                format!("{}/{}", Ipv6Addr::from_bits(bits), net.prefix)
+                format!("{}/{}", Ipv6Addr::from_bits(bits), net.prefix())
             }),
             (false, _) => self
                 .records
@@ -329,15 +352,15 @@ impl Shard {
             Some(super::Target { network: address.into(), port, grade, until })
         };
         let nets4 = self.nets4.nets.iter().filter_map(move |net| {
-            let (grade, until) = worth(Tag(net.tag))?;
+            let (grade, until) = worth(net.tag())?;
             let base = Ipv4Addr::from_bits(spread_v4(net.base, self.number));
-            let network = ipnet::IpNet::new(base.into(), net.prefix).ok()?;
+            let network = ipnet::IpNet::new(base.into(), net.prefix()).ok()?;
             Some(super::Target { network, port: None, grade, until })
         });
         let nets6 = self.nets6.nets.iter().filter_map(move |net| {
-            let (grade, until) = worth(Tag(net.tag))?;
+            let (grade, until) = worth(net.tag())?;
             let bits = u128::from(net.base.0) << 64 | u128::from(net.base.1);
-            let network = ipnet::IpNet::new(Ipv6Addr::from_bits(bits).into(), net.prefix).ok()?;
+            let network = ipnet::IpNet::new(Ipv6Addr::from_bits(bits).into(), net.prefix()).ok()?;
             Some(super::Target { network, port: None, grade, until })
         });
         self.records.iter().filter_map(single).chain(nets4).chain(nets6)
@@ -349,8 +372,8 @@ impl Shard {
             terms_at(&self.terms, tag).and_then(Terms::valid_until).is_some_and(|until| until < at)
         };
         let records = self.records.iter().filter(|record| is_over(record.tag)).count();
-        let nets4 = self.nets4.nets.iter().filter(|net| is_over(Tag(net.tag))).count();
-        let nets6 = self.nets6.nets.iter().filter(|net| is_over(Tag(net.tag))).count();
+        let nets4 = self.nets4.nets.iter().filter(|net| is_over(net.tag())).count();
+        let nets6 = self.nets6.nets.iter().filter(|net| is_over(net.tag())).count();
         (records + nets4 + nets6) as u64
     }
 
@@ -365,14 +388,13 @@ impl Shard {
 }
 
 /// Each network's tag, and whether no network before it is the same one.
-fn same_before<B: PartialEq>(nets: &[Net<B>]) -> Vec<(Tag, bool)> {
+fn same_before<B: Bits>(nets: &[Net<B>]) -> Vec<(Tag, bool)> {
     let mut last: Option<&Net<B>> = None;
     nets.iter()
         .map(|net| {
-            let is_same =
-                last.is_some_and(|last| last.base == net.base && last.prefix == net.prefix);
+            let is_same = last.is_some_and(|last| last.is_same(net));
             last = Some(net);
-            (Tag(net.tag), !is_same)
+            (net.tag(), !is_same)
         })
         .collect()
 }
@@ -393,7 +415,7 @@ pub(super) fn keep_id(id: &str) -> Vec<u8> {
     if text.len() == 36 && !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         let digits: String = text.chars().filter(|sign| *sign != '-').collect();
         let mut bytes = [0; 16];
-        if unhex(&digits, &mut bytes) && uuid(&bytes) == text {
+        if unhex(&digits, &mut bytes) == Some(16) && uuid(&bytes) == text {
             return std::iter::once(mark).chain(bytes).collect();
         }
     }
@@ -459,12 +481,12 @@ struct Nearest<'s> {
 }
 
 impl Nearest<'_> {
-    fn consider<B>(&mut self, place: u32, net: &Net<B>) -> bool {
-        if self.best.place.is_some() && net.prefix != self.prefix {
+    fn consider<B: Bits>(&mut self, place: u32, net: &Net<B>) -> bool {
+        if self.best.place.is_some() && net.prefix() != self.prefix {
             return false;
         }
-        self.prefix = net.prefix;
-        self.best.consider(place, self.shard.rank(Tag(net.tag), self.at));
-        net.parent != NONE
+        self.prefix = net.prefix();
+        self.best.consider(place, self.shard.rank(net.tag(), self.at));
+        true
     }
 }

@@ -16,6 +16,7 @@ use crate::detect::registry::{Setup, WireDetector};
 use crate::detect::signal::{Pattern, Signal, Warrant};
 use crate::flow::{Appetite, Observation, ObservationKind, Toward};
 use crate::learn::Bounded;
+use memchr::memmem;
 use sekisho_schema::finding::Direction;
 use sekisho_schema::{Evidence, Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -193,9 +194,8 @@ impl DeadDropSettings {
     /// The first text of the form, markers included, and what it tells.
     fn find<'a>(&self, body: &'a [u8]) -> Option<(&'a [u8], Controller)> {
         let (begin, end) = (self.begin.as_bytes(), self.end.as_bytes());
-        let first = *begin.first()?;
         let mut rest = body;
-        while let Some(at) = rest.iter().position(|byte| *byte == first) {
+        while let Some(at) = memmem::find(rest, begin).filter(|_| !begin.is_empty()) {
             rest = rest.get(at..)?;
             if let Some(inner) = rest.strip_prefix(begin) {
                 // The end marker's letters may be some that also stand for bytes.

@@ -1,0 +1,194 @@
+//! What the detecting thread remembers for people: the last frames, the flows of the last days.
+
+use super::{Judge, Message};
+use crate::chain::causes;
+use crate::clock;
+use crate::config::Config;
+use crate::control::{Answer, PreviewRequest};
+use crate::evidence::{Freeze, Recent, Store, tree};
+use crate::preview::{Ask, Ledger};
+use sekisho_engine::wire::Frame;
+use sekisho_schema::{Action, Body, ContainmentId, Finding, Record, Scope, Span};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Bytes of frames that are frozen for a finding.
+const FROZEN_BYTES: usize = 4 << 20;
+/// Findings within each second for which frames are frozen: looking through the rings takes milliseconds.
+const FREEZES: u32 = 4;
+/// Previews that go with cuts come at most this often, and once for each of the last cuts: they read days of files.
+const PREVIEW_PAUSE: Duration = Duration::from_secs(10);
+const PREVIEWED: usize = 64;
+/// How far back the preview looks that goes with a cut.
+const LOOK_BACK: Span = Span::from_hours(7 * 24);
+
+/// The last frames and flows.
+pub(super) struct Memory {
+    recent: Option<Recent>,
+    evidence: Option<Store>,
+    flows: Option<Ledger>,
+    /// Since when, and how often, frames were frozen.
+    frozen: (Instant, u32),
+    /// Cuts whose preview was asked for, and when the last one was.
+    previewed: (VecDeque<ContainmentId>, Option<Instant>),
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            recent: None,
+            evidence: None,
+            flows: None,
+            frozen: (Instant::now(), 0),
+            previewed: (VecDeque::new(), None),
+        }
+    }
+}
+
+impl Memory {
+    /// Keeps a frame; those that can decide stay longer.
+    #[inline]
+    pub(super) fn keep(&mut self, frame: &Frame<'_>, can_decide: bool) {
+        if let Some(recent) = &mut self.recent {
+            recent.push(frame, can_decide);
+        }
+    }
+}
+
+impl Judge {
+    /// Remembers frames and flows from now on.
+    pub(in crate::daemon) fn remember(&mut self, config: &Config) {
+        match Ledger::spawn(config.traffic_dir()) {
+            Ok(ledger) => {
+                self.engine.remember_flows();
+                self.memory.flows = Some(ledger);
+            }
+            Err(error) => {
+                tracing::error!(%error, state = "no cut can be previewed", "no thread for flows");
+            }
+        }
+        if config.evidence_ring == 0 {
+            return;
+        }
+        let inbox = self.shared.inbox.clone();
+        let tell = move |record| inbox.send(Message::Record(Box::new(record)));
+        match Store::spawn(config.evidence_dir(), config.evidence_cap, tell) {
+            Ok(store) => {
+                self.memory.evidence = Some(store);
+                self.memory.recent = Some(Recent::new(config.evidence_ring));
+            }
+            Err(error) => {
+                tracing::error!(%error, state = "findings are told without frames", "no thread for evidence");
+            }
+        }
+    }
+
+    /// Freezes the frames about the remote end of a finding that cut, or would have.
+    pub(super) fn freeze(&mut self, finding: &Finding) {
+        let decided = matches!(finding.decision.action, Action::Contain | Action::Withhold);
+        let (Some(recent), Some(store)) = (&self.memory.recent, &self.memory.evidence) else {
+            return;
+        };
+        let Some(flow) = finding.flow.as_ref().filter(|_| decided) else { return };
+        let now = Instant::now();
+        if now.duration_since(self.memory.frozen.0) >= Duration::from_secs(1) {
+            self.memory.frozen = (now, 0);
+        }
+        if self.memory.frozen.1 >= FREEZES {
+            return;
+        }
+        self.memory.frozen.1 += 1;
+        let processes = finding.process.as_ref().map(|process| tree(process.pid));
+        let kept = store.keep(Freeze {
+            finding: finding.id.clone(),
+            containment: finding.decision.containment.clone(),
+            explanation: finding.explanation.clone(),
+            matched_at: finding.matched_at,
+            selection: recent.about(flow.key().remote.ip(), FROZEN_BYTES),
+            processes: processes.unwrap_or_default(),
+        });
+        if !kept {
+            let detail =
+                format!("the frames of finding {} were not kept: too many wait", finding.id);
+            self.gap("evidence", 1, detail);
+        }
+    }
+
+    /// Hands flows that ended to their thread.
+    pub(super) fn pass_flows_on(&mut self) {
+        if let Some(ledger) = &mut self.memory.flows {
+            let (flows, lost) = self.engine.take_ended();
+            ledger.add(flows, lost);
+        }
+    }
+
+    /// Previews the cut of a finding that the mode withheld, or that is on trial: a person has to confirm it.
+    pub(super) fn preview_for(&mut self, scope: Scope, containment: ContainmentId) {
+        let (seen, last) = &mut self.memory.previewed;
+        let now = Instant::now();
+        let too_soon = last.is_some_and(|last| now.duration_since(last) < PREVIEW_PAUSE);
+        if too_soon || seen.contains(&containment) {
+            return;
+        }
+        *last = Some(now);
+        seen.push_back(containment.clone());
+        if seen.len() > PREVIEWED {
+            seen.pop_front();
+        }
+        let plan = self.plan(self.engine.policy());
+        let Some(ledger) = &self.memory.flows else { return };
+        let inbox = self.shared.inbox.clone();
+        let ask = Ask {
+            scope,
+            plan,
+            since: LOOK_BACK,
+            containment: Some(containment),
+            live: self.engine.live_flows(),
+            tell: Box::new(move |preview| match preview {
+                Ok(preview) => inbox.send(Message::Record(Box::new(Record {
+                    at: clock::now(),
+                    body: Body::Preview(Box::new(preview)),
+                }))),
+                Err(error) => {
+                    tracing::warn!(error = %causes(&error), "cannot preview a cut");
+                }
+            }),
+        };
+        if ledger.ask(ask).is_err() {
+            tracing::warn!("a cut is not previewed: too many questions wait");
+        }
+    }
+
+    /// Previews a cut for a person.
+    pub(super) fn preview(&mut self, request: PreviewRequest) {
+        let PreviewRequest { scope, since, policy, answer } = request;
+        let plan = self.plan(policy.as_deref().unwrap_or(self.engine.policy()));
+        let refused = |error: String| Answer::Refused {
+            error,
+            state: "nothing was cut; detection goes on".to_owned(),
+            help: "look at the agent's log; `traffic` in its state directory holds the flows"
+                .to_owned(),
+        };
+        let Some(ledger) = &self.memory.flows else {
+            let _ = answer.send(refused("flows are not recorded".to_owned()));
+            return;
+        };
+        let ask = Ask {
+            scope,
+            plan,
+            since,
+            containment: None,
+            live: self.engine.live_flows(),
+            tell: Box::new(move |preview| {
+                // A caller that went away needs no answer.
+                let _ = answer.send(match preview {
+                    Ok(preview) => Answer::Preview(Box::new(preview)),
+                    Err(error) => refused(causes(&error)),
+                });
+            }),
+        };
+        if let Err(ask) = ledger.ask(ask) {
+            (ask.tell)(Err(crate::preview::ReadTrafficError::Busy));
+        }
+    }
+}

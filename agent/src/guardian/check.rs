@@ -1,0 +1,128 @@
+//! Each second: does the kernel hold what it should, whose are the tables, where is the agent's lifeline?
+
+use super::ending::end;
+use super::seat::{Seat, Wish};
+use super::wire::Event;
+use crate::chain::causes;
+use crate::enforce::{Drift, Enforcer, Ownership, Sockets};
+use sekisho_schema::Transport;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// How often.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// The thread's own eyes.
+pub(super) struct Check {
+    pub(super) seat: Arc<Seat>,
+    /// Process of the agent that calls; 0 for none.
+    pub(super) agent: Arc<AtomicI32>,
+    /// Whose the tables are, asked by the socket that may own them.
+    pub(super) port: u32,
+}
+
+impl Check {
+    pub(super) fn run(self) {
+        let mut eyes: Option<(u64, Enforcer)> = None;
+        let mut last: Option<Vec<String>> = None;
+        let mut owned = Ownership::Absent;
+        let mut due = Instant::now();
+        loop {
+            due = (due + CHECK).max(Instant::now());
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.look_at_lifelines();
+            // Whoever cut has not ended what goes on: it died, or hangs.
+            let begun = self.seat.take_begun();
+            if !begun.is_empty() {
+                let _ended = end(&self.seat, &begun);
+            }
+            let facts = self.seat.facts();
+            let Some(eye) = &facts.eye else {
+                eyes = None;
+                continue;
+            };
+            if eyes.as_ref().is_none_or(|(loads, _)| *loads != facts.loads) {
+                eyes = Enforcer::watcher(eye).ok().map(|watcher| (facts.loads, watcher));
+            }
+            let Some((_, watcher)) = &mut eyes else { continue };
+            if let Ok(ownership) = watcher.ownership_of(self.port)
+                && ownership != owned
+            {
+                owned.clone_from(&ownership);
+                self.seat.change(|facts| facts.state.ownership = ownership.clone());
+                self.seat.tell(&Event::Owned { ownership });
+            }
+            let before = self.seat.loads();
+            let (what, rules) = match watcher.verify(&facts.set) {
+                Ok(drift) => (
+                    drift.iter().map(describe).collect::<Vec<_>>(),
+                    drift.iter().any(|drift| matches!(drift, Drift::Ruleset { .. })),
+                ),
+                Err(error) if error.is_absent() => (vec!["our tables are gone".to_owned()], true),
+                Err(error) => {
+                    tracing::warn!(error = %causes(&error), "cannot compare the kernel with what it should hold");
+                    continue;
+                }
+            };
+            // What changed while it was read tells nothing.
+            if self.seat.loads() != before || before != (facts.loads, facts.set.generation) {
+                continue;
+            }
+            if what.is_empty() {
+                last = None;
+                continue;
+            }
+            // The second time in a row: a release or an end of a lease under way right now is no drift.
+            if rules || last.replace(what.clone()).is_some() {
+                last = None;
+                self.seat.wish(Wish::Mend { what, who: None, rules });
+            }
+        }
+    }
+
+    /// Remote ends of the agent's own outgoing connections, by the kernel's list of sockets.
+    fn look_at_lifelines(&self) {
+        let pid = self.agent.load(Relaxed);
+        let found = if pid == 0 { None } else { lifelines(pid) };
+        self.seat.set_lifelines(found.unwrap_or_default());
+    }
+}
+
+fn lifelines(pid: i32) -> Option<BTreeSet<IpAddr>> {
+    let mut inodes = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        let inode = target
+            .to_str()
+            .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u32>().ok());
+        inodes.extend(inode);
+    }
+    let sockets = Sockets::open().ok()?.list(Transport::Tcp).ok()?;
+    Some(
+        sockets
+            .iter()
+            .filter(|socket| inodes.contains(&socket.inode))
+            .map(|socket| socket.remote.ip().to_canonical())
+            .filter(|address| !address.is_loopback())
+            .collect(),
+    )
+}
+
+/// A difference in words.
+pub(super) fn describe(drift: &Drift) -> String {
+    match drift {
+        Drift::Foreign { element } => format!("{element} is held and nobody asked for it"),
+        Drift::Lease { id, element, left } => format!(
+            "{element} of {id} ends in {} s, which is another end than decided",
+            left.nanos() / 1_000_000_000
+        ),
+        Drift::Missing { id, element } => format!("{element} of {id} is gone"),
+        Drift::Ruleset { table } => {
+            format!("chains or rules of table {table} sekisho were changed")
+        }
+    }
+}
