@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod drill;
 pub mod enforce;
 pub mod evidence;
 pub mod guardian;

@@ -32,6 +32,8 @@ pub struct Values {
     pub unparsed: BTreeMap<String, u64>,
     /// Share of the offered frames that was read, by interface.
     pub coverage: BTreeMap<String, f64>,
+    /// Ways past a cut, by kind.
+    pub gaps: BTreeMap<String, u64>,
     /// Flows seen.
     pub flows: u64,
     /// Indicators by kind and source.
@@ -281,6 +283,10 @@ impl Values {
             "Whether our tables are in the kernel.",
             u8::from(self.table_owned),
         );
+        page.family("sekisho_coverage_gaps", "gauge", "Ways past a cut on this host, by kind.");
+        for (name, count) in &self.gaps {
+            page.sample("sekisho_coverage_gaps", &[("name", name)], count);
+        }
         if let Some(ok) = self.exemptions_ok {
             page.single(
                 "sekisho_exemptions_ok",

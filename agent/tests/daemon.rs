@@ -221,3 +221,89 @@ fn what_is_written_down_is_for_root_alone() {
     let modes = [mode(&state), mode(&state.join("journal")), mode(&log), mode(&socket)];
     assert_eq!(modes, [0o700, 0o700, 0o600, 0o600]);
 }
+
+/// The processes named `sekisho guardian` that serve a house: those whose arguments name its run directory.
+fn guardians(house: &House) -> Vec<i32> {
+    let run = house.dir.path().join("run").display().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<String> =
+            words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        if words.iter().any(|word| word == "guardian") && words.contains(&run) {
+            found.push((words.iter().any(|word| word == "--keep"), pid));
+        }
+    }
+    // The one that keeps the other comes last: whoever ends both ends it first.
+    found.sort_unstable();
+    found.into_iter().map(|(_, pid)| pid).collect()
+}
+
+fn kill9(pid: i32) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+/// CAP_NET_ADMIN (linux/capability.h).
+const NET_ADMIN: u64 = 1 << 12;
+
+#[test]
+fn no_thread_of_the_agent_has_the_power_to_cut_and_it_cuts_all_the_same() {
+    let house = House::new("c");
+    house.policy(1, "enforce");
+    let agent = house.start(Stdio::null());
+    // `ip netns exec` runs the agent in its own place.
+    let tasks = fs::read_dir(format!("/proc/{}/task", agent.0.id())).unwrap();
+    let mut threads = 0;
+    for task in tasks.flatten() {
+        let status = fs::read_to_string(task.path().join("status")).unwrap();
+        for key in ["CapEff", "CapPrm", "CapBnd"] {
+            let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+            let set = u64::from_str_radix(line.rsplit('\t').next().unwrap(), 16).unwrap();
+            assert_eq!(set & NET_ADMIN, 0, "{line} of {status}");
+        }
+        threads += 1;
+    }
+    assert!(threads > 5, "{threads} threads");
+    let cut = house.verb(&["contain", "dest:198.51.100.1", "--for", "1h", "--reason", "r"]);
+    assert_eq!(cut.status.code(), Some(0), "{}", String::from_utf8_lossy(&cut.stderr));
+    let status = wait_for("ownership in status", || {
+        house.status().filter(|status| status["guardian"]["ownership"]["ownership"] == "owned")
+    });
+    assert_eq!(status["mode"]["effective"], "enforce");
+}
+
+#[test]
+fn a_guardian_that_is_gone_is_never_told_as_enforce_and_one_that_comes_again_is_told_everything() {
+    let house = House::new("g");
+    house.policy(1, "enforce");
+    let _agent = house.start(Stdio::null());
+    let contain = |to: &str| house.verb(&["contain", to, "--for", "1h", "--reason", "r"]);
+    assert_eq!(contain("dest:198.51.100.1").status.code(), Some(0));
+    let both = guardians(&house);
+    assert_eq!(both.len(), 2, "one that serves and one that keeps it");
+    // The one that serves dies: the other brings the next, which is told everything anew.
+    kill9(both[0]);
+    wait_for("another guardian", || {
+        guardians(&house).first().filter(|pid| **pid != both[0] && **pid != both[1]).map(drop)
+    });
+    wait_for("the mode that is in effect again", || {
+        house.status().filter(|status| status["mode"]["effective"] == "enforce")
+    });
+    let done = wait_for("a cut by the next guardian", || {
+        Some(contain("dest:198.51.100.2")).filter(|done| done.status.success())
+    });
+    assert!(done.status.success());
+    assert!(house.ruleset().contains("198.51.100.1") && house.ruleset().contains("198.51.100.2"));
+    // Both die: nobody can cut, and that is what is told.
+    for pid in guardians(&house).into_iter().rev() {
+        kill9(pid);
+    }
+    let refused = contain("dest:198.51.100.3");
+    let status = house.status().unwrap();
+    assert_ne!(status["mode"]["effective"], "enforce", "{status}");
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(!house.ruleset().contains("198.51.100.3"));
+    assert!(house.ruleset().contains("198.51.100.1"), "what was cut stays cut");
+    assert_eq!(house.verb(&["status"]).status.code(), Some(1));
+}

@@ -7,7 +7,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    clippy::print_stdout,
+    clippy::string_slice,
     reason = "a test that meets the unexpected ends"
 )]
 

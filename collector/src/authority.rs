@@ -244,8 +244,8 @@ impl Authority {
     pub fn shown(&self, certificate: &CertificateDer<'_>) -> Option<AgentShown> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let spki = hex(&Sha256::digest(certificate.public_key().raw));
-        let until = Timestamp::EPOCH
-            .after(Span::from_secs(certificate.validity().not_after.timestamp()));
+        let until =
+            Timestamp::EPOCH.after(Span::from_secs(certificate.validity().not_after.timestamp()));
         let prefix = format!("spiffe://{}/agent/", self.organisation);
         let names = certificate.subject_alternative_name().ok()??;
         names.value.general_names.iter().find_map(|name| match name {
@@ -324,8 +324,9 @@ mod tests {
             .push(SanType::URI("spiffe://example.org/agent/00000000-dead".try_into().unwrap()));
         wish.is_ca = IsCa::NoCa;
         let request = wish.serialize_request(&key).unwrap().pem().unwrap();
-        let issued =
-            authority.issue_agent(&request, "0a1b2c3d-0000-4000-8000-000000000001", AGENT_LIFE, NOW).unwrap();
+        let issued = authority
+            .issue_agent(&request, "0a1b2c3d-0000-4000-8000-000000000001", AGENT_LIFE, NOW)
+            .unwrap();
         let der = CertificateDer::from_pem_slice(issued.pem.as_bytes()).unwrap();
         assert_eq!(authority.agent_of(&der).unwrap(), "0a1b2c3d-0000-4000-8000-000000000001");
         let (_, read) = X509Certificate::from_der(&der).unwrap();

@@ -156,8 +156,10 @@ fn notify(raw: RawNotify) -> Result<Notify, ConfigError> {
         std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
     };
-    let uri: hyper::Uri =
-        raw.url.parse().map_err(|error| refuse(format!("notify.url = \"{}\": {error}", raw.url)))?;
+    let uri: hyper::Uri = raw
+        .url
+        .parse()
+        .map_err(|error| refuse(format!("notify.url = \"{}\": {error}", raw.url)))?;
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let is_loopback =
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -254,15 +256,23 @@ impl Config {
             "agents.certificate",
             file.agents.certificate,
             days(30),
-            Span::from_secs(10)..=days(90),
+            Span::from_secs(5)..=days(90),
         )?;
         let events = bounded("store.keep", file.store.keep, days(400), days(7)..=ever)?;
-        let cuts =
-            bounded("store.keep-cuts", file.store.keep_cuts, days(1200).max(events), events..=ever)?;
+        let cuts = bounded(
+            "store.keep-cuts",
+            file.store.keep_cuts,
+            days(1200).max(events),
+            events..=ever,
+        )?;
         Ok(Self {
             agent_life: life,
             notify: file.notify.map(notify).transpose()?,
-            keeping: Keeping { events, cuts, largest: file.store.largest.unwrap_or(20_000_000_000) },
+            keeping: Keeping {
+                events,
+                cuts,
+                largest: file.store.largest.unwrap_or(20_000_000_000),
+            },
             dir: flags.dir.or(file.dir).unwrap_or_else(|| PathBuf::from(Dir::DEFAULT)),
             listen: flags.listen.or(file.listen).unwrap_or_else(|| {
                 SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8443)

@@ -433,6 +433,14 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, (Strin
     })
 }
 
+/// Writes a document as TOML, so that [`read_toml`] reads it back.
+///
+/// # Errors
+/// What can't be said in TOML.
+pub fn write_toml<T: Serialize>(document: &T) -> Result<String, String> {
+    toml::to_string(document).map_err(|error| error.to_string())
+}
+
 impl DecideRule {
     /// How the scope of this line's level is held; `None` for a mere record.
     #[must_use]

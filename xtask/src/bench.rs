@@ -26,18 +26,6 @@ const START_SECONDS: f64 = 5.0;
 /// Most resident memory of the agent with a million indicators of each kind, in MB.
 const RESIDENT_MB: f64 = 200.0;
 
-/// Time to contain in the laboratory.
-pub(crate) fn contain(arguments: &[&str]) -> Result<(), Failure> {
-    host::install_packages()?;
-    host::build_binaries("release")?;
-    let folder = host::target().join("release");
-    host::run(
-        host::as_root(folder.join("time-to-contain"))
-            .args(arguments)
-            .env("SEKISHO_BIN_DIR", &folder),
-    )
-}
-
 /// The workload generator and the bare loop, built from their folder.
 struct Yard {
     folder: PathBuf,

@@ -1,7 +1,7 @@
 //! What `.ci/run` calls: every check, in the order in which a fault is cheapest to hear of.
 
 use crate::host::{self, Failure};
-use crate::{bench, captures, demo, tidy};
+use crate::{bench, bench_contain, captures, demo, tidy};
 use std::path::PathBuf;
 
 /// Version of cargo-deny that the checks were written for.
@@ -35,7 +35,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     deny()?;
     demo::test(&[])?;
     demo::demo(&["--once", "--json"])?;
-    bench::contain(&["--short"])?;
+    bench_contain::battery(&[])?;
+    bench_contain::contain(&["--short"])?;
     captures::negatives(&["--short"])?;
     match shared() {
         Some(shared) => {

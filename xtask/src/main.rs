@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people at a terminal")]
 
 mod bench;
+mod bench_contain;
 mod bench_live;
 mod captures;
 mod ci;
@@ -28,7 +29,8 @@ cargo xtask VERB
   bench live DIR [--short]        loss, CPU and memory of the agent at rising rates over a veth, beside a bare ring
   bench preload DIR               forwarding with a million known destinations in the kernel, and what of one leaks
   bench reload DIR                a million indicators read anew while packets flow
-  bench contain [--short]  time to contain in the laboratory, beside a forked nft
+  bench contain [--short]  the price of a cut, time to contain under load, bytes that leave after the match
+  battery [--json]         what still leaves under the rule shapes of others, and under ours, in the same battery
   captures DIR             replay public captures: no panic, every frame accounted for, nothing that cuts but where it belongs
   negatives [--short]      random payloads with forged sizes through the engine: nothing that cuts
   parity DIR [FILE…]       JA3, JA4, server names and DNS names of public captures beside tshark's: every difference
@@ -44,9 +46,10 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["setup"] => host::install_packages(),
+        ["battery", rest @ ..] => bench_contain::battery(rest),
         ["bench", "engine", folder, rest @ ..] => bench::engine(folder, rest),
         ["bench", "indicators", folder, rest @ ..] => bench::indicators(folder, rest),
-        ["bench", "contain", rest @ ..] => bench::contain(rest),
+        ["bench", "contain", rest @ ..] => bench_contain::contain(rest),
         ["bench", "live", folder, rest @ ..] => bench_live::live(folder, rest),
         ["bench", "preload", folder] => bench_live::preload(folder),
         ["bench", "reload", folder] => bench_live::reload(folder),

@@ -14,8 +14,11 @@ use std::os::fd::{AsRawFd, RawFd};
 
 /// Bytes of each frame that are kept: the largest IP packet.
 const SNAP_LENGTH: i32 = 65_535;
-/// Milliseconds after which the kernel hands over a partly filled block of its ring.
-const BLOCK_TIMEOUT_MS: i32 = 1;
+/// Milliseconds after which the kernel hands over a partly filled block of its ring: what is in it decides
+/// nothing, and a wake for each millisecond cost as much as 10,000 frames.
+const BLOCK_TIMEOUT_MS: i32 = 4;
+/// The same where one handle takes everything, also what can decide.
+const ALONE_TIMEOUT_MS: i32 = 1;
 
 /// How to capture.
 #[derive(Clone, Debug)]
@@ -156,10 +159,11 @@ impl LiveCapture {
             let inactive = Capture::from_device(interface)?;
             Ok(inactive.buffer_size(options.ring_bytes / 2).promisc(options.promiscuous))
         };
-        let block = |inactive: Capture<Inactive>| {
-            Handle::open(inactive.snaplen(SNAP_LENGTH).timeout(BLOCK_TIMEOUT_MS))
+        let block = |inactive: Capture<Inactive>, timeout| {
+            Handle::open(inactive.snaplen(SNAP_LENGTH).timeout(timeout))
         };
-        let mut bulk = device().and_then(block).map_err(refuse)?;
+        let mut bulk =
+            device().and_then(|device| block(device, BLOCK_TIMEOUT_MS)).map_err(refuse)?;
         let link = LinkType::from_dlt(bulk.capture.get_datalink().0);
         let own = options.filter.as_deref();
         let filter_error = |source| OpenLiveError::Filter {
@@ -190,7 +194,7 @@ impl LiveCapture {
             Err(why) => {
                 bulk = device()
                     .map(|inactive: Capture<Inactive>| inactive.buffer_size(options.ring_bytes))
-                    .and_then(block)
+                    .and_then(|device| block(device, ALONE_TIMEOUT_MS))
                     .map_err(refuse)?;
                 if let Some(own) = own {
                     bulk.capture.filter(own, true).map_err(filter_error)?;

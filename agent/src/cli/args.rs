@@ -1,5 +1,6 @@
 //! The command line's shape.
 
+use super::drill::DrillArgs;
 use crate::config::DEFAULT_PATH;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sekisho_schema::{ContainmentId, Measure, Scope, Span};
@@ -37,8 +38,8 @@ pub enum Verb {
     Contain(ContainArgs),
     /// Find out what this kernel and host cover, and what not, by trying.
     Doctor(DoctorArgs),
-    /// (not in this version) Rehearse.
-    Drill(Rest),
+    /// Rehearse: a synthetic intruder, a real cut of a canary.
+    Drill(DrillArgs),
     /// Give this host an identity at a collector.
     Enroll(EnrollArgs),
     /// Show what was found.

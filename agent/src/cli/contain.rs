@@ -6,7 +6,6 @@ use super::{Console, Outcome, cannot_write};
 use crate::chain::{Complaint, causes};
 use crate::config::{Config, DEFAULT_PATH, LoadConfigError, RawConfig};
 use crate::control::{Answer, AskError, Request, ask};
-use sekisho_schema::Scope;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -24,6 +23,7 @@ pub(super) fn run(args: ContainArgs, console: &mut Console<'_>) -> Result<Outcom
         lease: args.lease,
         reason: said("--reason", args.reason)?,
         measure,
+        break_glass: args.break_glass,
     };
     order(&args.config, &request, console)
 }

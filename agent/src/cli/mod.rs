@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod contain;
 mod doctor;
+mod drill;
 mod enroll;
 mod findings;
 mod guardian;
@@ -116,6 +117,7 @@ fn dispatch(cli: Cli, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
         Verb::Check(args) => check::run(&args, console),
         Verb::Contain(args) => contain::run(args, console),
         Verb::Doctor(args) => doctor::run(&args, console),
+        Verb::Drill(args) => drill::run(args, console),
         Verb::Enroll(args) => enroll::run(&args, console),
         Verb::Boot(args) => guardian::boot(&args, console),
         Verb::Findings(args) => findings::run(&args, console),
@@ -131,7 +133,6 @@ fn dispatch(cli: Cli, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
         Verb::Status(args) => status::run(&args, console),
         Verb::Version => version::run(console),
         Verb::Baseline(_) => later("baseline"),
-        Verb::Drill(_) => later("drill"),
         Verb::Top(_) => later("top"),
     }
 }

@@ -7,6 +7,7 @@ use super::text::{milliseconds, rough, seconds};
 use super::{Console, Outcome, cannot_write};
 use crate::chain::Complaint;
 use crate::control::{Answer, ContainmentStatus, Request, Status};
+use crate::enforce::{explain, is_always};
 use std::io::Write;
 
 pub(super) fn run(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
@@ -65,9 +66,6 @@ fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     }
     journal(status, out)?;
     collector(status, out)?;
-    if !status.coverage.is_empty() {
-        writeln!(out, "not cut    {} (`sekisho doctor` explains)", status.coverage.join(", "))?;
-    }
     writeln!(
         out,
         "agent      version {}, pid {}, up {}, {} findings since",
@@ -75,7 +73,29 @@ fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         status.pid,
         rough(status.at.since(status.started_at)),
         status.findings
-    )
+    )?;
+    uncovered(&status.coverage, out)
+}
+
+/// Gaps told in full, at most.
+const TOLD: usize = 12;
+
+/// What passes a cut here: on every host, and what was found on this one.
+fn uncovered(gaps: &[String], out: &mut dyn Write) -> std::io::Result<()> {
+    if gaps.is_empty() {
+        return Ok(());
+    }
+    let (always, found): (Vec<&String>, Vec<&String>) = gaps.iter().partition(|gap| is_always(gap));
+    let always: Vec<&str> = always.into_iter().map(String::as_str).collect();
+    writeln!(out, "\nNOT COVERED here: a cut does not close these ways (`sekisho doctor` tries)")?;
+    writeln!(out, "  {}: possible on every host", always.join(", "))?;
+    for gap in found.iter().take(TOLD) {
+        writeln!(out, "  {gap}: {}", explain(gap))?;
+    }
+    if found.len() > TOLD {
+        writeln!(out, "  and {} more: `sekisho status -o json`", found.len() - TOLD)?;
+    }
+    Ok(())
 }
 
 fn cut(held: &ContainmentStatus, status: &Status, out: &mut dyn Write) -> std::io::Result<()> {

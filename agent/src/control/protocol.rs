@@ -1,6 +1,6 @@
 //! What is said over the control socket: one JSON object a line, one answer for each request.
 
-use sekisho_schema::event::Preview;
+use sekisho_schema::event::{DrillReport, Preview};
 use sekisho_schema::policy::Mode;
 use sekisho_schema::{Containment, ContainmentId, Envelope, Measure, Receipt, Scope, Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,17 @@ pub enum Request {
         /// How to hold it.
         #[serde(default, skip_serializing_if = "Measure::is_cut")]
         measure: Measure,
+        /// Whether it is meant although nobody may reach the host afterwards.
+        #[serde(default)]
+        break_glass: bool,
     },
     /// What this host can see and cut.
     Coverage,
+    /// Write down what came of a rehearsal.
+    DrillReport {
+        /// The report.
+        report: Box<DrillReport>,
+    },
     /// The newest findings.
     Findings {
         /// At most so many, newest last.

@@ -1,10 +1,12 @@
 //! The control socket: readable by root alone, one task for each caller, bounded lines.
 
 use super::protocol::{Answer, Request, Status};
+use crate::clock;
 use crate::journal::read_envelopes;
 use crate::metrics::Metrics;
 use sekisho_schema::order::{Command, Order};
-use sekisho_schema::{Body, Envelope, Policy, Scope, Span};
+use sekisho_schema::event::DrillReport;
+use sekisho_schema::{Body, Envelope, Policy, Record, Scope, Span};
 use std::collections::VecDeque;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +70,8 @@ pub trait Serving: Send + Sync + 'static {
     fn preview(&self, request: PreviewRequest);
     /// Has rules and indicators read anew.
     fn reload(&self, request: ReloadRequest);
+    /// Has something written down that happened elsewhere.
+    fn record(&self, record: Record);
     /// The counters.
     fn metrics(&self) -> &Metrics;
 }
@@ -126,7 +130,7 @@ async fn converse(
     serving: Arc<dyn Serving>,
     journal: PathBuf,
 ) -> std::io::Result<()> {
-    let by = caller(&stream);
+    let (by, trusted) = (caller(&stream), is_trusted(&stream));
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
     loop {
@@ -135,6 +139,11 @@ async fn converse(
             return Ok(());
         }
         let answer = match serde_json::from_str(&line) {
+            Ok(Request::DrillReport { .. }) if !trusted => Answer::Refused {
+                error: "only root reports drills".to_owned(),
+                state: "nothing was written down".to_owned(),
+                help: "run `sekisho drill run` as root".to_owned(),
+            },
             Ok(request) => answer(request, &by, serving.as_ref(), &journal).await,
             Err(error) => Answer::Refused {
                 error: format!("cannot understand the request: {error}"),
@@ -146,6 +155,12 @@ async fn converse(
         text.push('\n');
         write.write_all(text.as_bytes()).await?;
     }
+}
+
+/// Whether root calls, or whoever runs the agent.
+fn is_trusted(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| [0, own].contains(&peer.uid()))
 }
 
 fn caller(stream: &UnixStream) -> String {
@@ -164,12 +179,13 @@ async fn answer(request: Request, by: &str, serving: &dyn Serving, journal: &Pat
         Request::Findings { limit } => {
             findings(journal.to_owned(), limit.clamp(1, MAX_FINDINGS)).await
         }
+        Request::DrillReport { report } => drill_report(serving, *report, by),
         Request::Preview { scope, since, policy } => preview(serving, scope, since, policy).await,
-        Request::Contain { scope, lease, reason, measure } => {
+        Request::Contain { scope, lease, reason, measure, break_glass } => {
             order(
                 serving,
                 Order {
-                    what: Command::Contain { scope, lease, measure, break_glass: false },
+                    what: Command::Contain { scope, lease, measure, break_glass },
                     by: by.to_owned(),
                     reason,
                 },
@@ -189,6 +205,13 @@ async fn answer(request: Request, by: &str, serving: &dyn Serving, journal: &Pat
             .await
         }
     }
+}
+
+fn drill_report(serving: &dyn Serving, mut report: DrillReport, by: &str) -> Answer {
+    report.by.get_or_insert_with(|| by.to_owned());
+    let detail = format!("the report of drill {} is on record", report.name);
+    serving.record(Record { at: clock::now(), body: Body::Drill(report) });
+    Answer::Done { detail, containments: Vec::new() }
 }
 
 async fn reload(serving: &dyn Serving, force: bool, by: &str) -> Answer {

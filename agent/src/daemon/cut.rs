@@ -6,7 +6,7 @@
 use super::warden::Warden;
 use crate::chain::causes;
 use crate::clock;
-use crate::enforce::{Held, Plan, Sockets, coverage};
+use crate::enforce::{Held, Plan, Sockets, coverage, open_for};
 use crate::guardian::{AskGuardianError, Asker, Guardian, Hand, Outcome};
 use crate::host::owner::owner;
 use sekisho_engine::ContainOrder;
@@ -100,7 +100,6 @@ impl Cut {
             return Ok(());
         }
         self.plan = plan.clone();
-        self.coverage = coverage(plan);
         let is_new = self.hand.is_none();
         self.tell_plan()?;
         if is_new && self.adopted {
@@ -158,6 +157,11 @@ impl Cut {
     /// The plan in force.
     pub(super) const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Takes note of what passes a cut here and now.
+    pub(super) fn cover(&mut self, gaps: &Coverage) {
+        self.coverage.clone_from(gaps);
     }
 
     /// What this host cannot cut, by name.
@@ -318,8 +322,10 @@ impl Cut {
             sockets_destroyed: 0,
             proof: Proof::default(),
             coverage: self.coverage.clone(),
-            target: Vec::new(),
-            open: Vec::new(),
+            target: applied
+                .and_then(|outcome| outcome.targets.get(&containment.id).cloned())
+                .unwrap_or_default(),
+            open: open_for(&containment.scope, containment.measure, &self.plan, None),
         }
     }
 

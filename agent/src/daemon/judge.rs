@@ -13,23 +13,27 @@ use super::{Drifted, Message};
 use crate::chain::causes;
 use crate::clock;
 use crate::control::{Answer, InterfaceStatus, OrderRequest};
-use crate::enforce::{Plan, Sockets};
+use crate::enforce::{KernelAllowance, Plan};
 use crate::guardian::Guardian;
 use crate::host::geoip::Places;
-use crate::host::owner::owner;
+use crate::host::own_cgroups;
+use crate::host::owner::Owners;
 use crate::journal::JournalHandle;
+use crate::sync::OrderOutcome;
 use known::Known;
 use memory::Memory;
 use sekisho_engine::rules::SourceCounts;
 use sekisho_engine::wire::Frame;
 use sekisho_engine::{Engine, HostFact, Input, Output};
 use sekisho_schema::event::{Gap, PolicyChange};
+use sekisho_schema::order::Order;
 use sekisho_schema::policy::Mode;
 use sekisho_schema::sealed::Local;
 use sekisho_schema::{
-    Action, Body, Containment, ContainmentId, FlowKey, Policy, Process, Receipt, Record, Scope,
+    Action, Body, Containment, ContainmentId, Coverage, FlowKey, Policy, Process, Receipt, Record, Scope,
     Span, Timestamp, Verified,
 };
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +44,10 @@ const REARM_AFTER: Span = Span::from_secs(10);
 const REARM_SOON: Span = Span::from_secs(2);
 /// The kernel's remaining time is read a little after it was counted.
 const ADOPTING: Span = Span::from_secs(2);
+/// Time of an allowance (detection.md, section 3: channel V).
+const ALLOWANCE_WINDOW: Span = Span::from_hours(7 * 24);
+/// Addresses of approved names reach the kernel's allowance within this time.
+const APPROVE_WITHIN: Span = Span::from_secs(2);
 /// Time within each second that may go into asking who owns the flows of findings that cut nothing:
 /// a flood of findings must not keep the frames behind it waiting.
 const ASKING: Duration = Duration::from_millis(5);
@@ -78,10 +86,12 @@ pub(super) struct Judge {
     /// Whether the frames that come are those that can decide: they are remembered longer.
     pub(super) early: bool,
     memory: Memory,
+    /// Addresses of approved names that the ruleset knows, or will with the next load.
+    approved: BTreeSet<IpAddr>,
     cut: Option<Cut>,
     known: Known,
     board: Board,
-    sockets: Option<Sockets>,
+    owners: Option<Owners>,
     pending: Vec<Record>,
     rearm_at: Option<Timestamp>,
     told_state: (Mode, Mode, usize, u64),
@@ -89,6 +99,8 @@ pub(super) struct Judge {
     asked: (Instant, Duration),
     /// Whether the published state is not the latest.
     stale: bool,
+    /// What passes a cut here and now, once somebody has looked.
+    gaps: Option<Coverage>,
     leaked: u64,
 }
 
@@ -118,15 +130,17 @@ impl Judge {
             reload: None,
             early: true,
             memory: Memory::default(),
+            approved: BTreeSet::new(),
             cut: None,
             known: Known::default(),
             board: Board::default(),
-            sockets: Sockets::open().ok(),
+            owners: None,
             pending: Vec::new(),
             rearm_at: None,
             told_state: (Mode::Learn, Mode::Learn, 0, 0),
             asked: (Instant::now(), Duration::ZERO),
             stale: false,
+            gaps: None,
             leaked: 0,
         }
     }
@@ -161,10 +175,11 @@ impl Judge {
         let mut effect = Effect::default();
         let mut asked = Vec::new();
         let mut any = false;
+        let mut approved = None;
         while let Some(output) = self.engine.poll_output() {
             any = true;
             match output {
-                Output::Approve(_) => {}
+                Output::Approve(addresses) => approved = Some(addresses),
                 Output::AskOwner(flow) => asked.push(flow),
                 Output::Contain(order) => {
                     if let Some(cut) = &mut self.cut {
@@ -183,6 +198,11 @@ impl Judge {
         }
         if applied && self.cut.as_ref().is_some_and(|cut| !cut.can_cut()) {
             self.cannot_cut("it did not answer".to_owned());
+        }
+        if approved.is_some_and(|addresses| addresses != self.approved) {
+            self.approved = self.engine.approved_addresses();
+            // Many names resolve at once: the ruleset is loaded once for them all.
+            self.rearm_at.get_or_insert(clock::now().after(APPROVE_WITHIN));
         }
         for flow in asked {
             let process = self.owner_of(&flow, owner.as_ref()).map(Box::new);
@@ -239,7 +259,7 @@ impl Judge {
         if self.asked.1 >= ASKING {
             return None;
         }
-        let process = owner(flow, self.sockets.as_mut()?).ok().flatten();
+        let process = self.owners.as_mut()?.owner(flow).ok().flatten();
         self.asked.1 += began.elapsed();
         process
     }
@@ -281,15 +301,15 @@ impl Judge {
     /// Adopts a policy: the ruleset first, so that what it decides can be held.
     pub(super) fn adopt(&mut self, policy: Verified<Policy>, origin: &'static str) {
         self.policy_origin = origin;
+        self.shared
+            .order_bounds
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone_from(&policy.orders);
         self.arm(&policy);
         self.input(Input::Policy(Box::new(policy), clock::now()));
         self.wish_known();
         self.publish();
-    }
-
-    /// What this host cannot cut, by name; nothing is known before a ruleset is loaded.
-    pub(super) fn coverage(&self) -> Vec<String> {
-        self.cut.as_ref().map(|cut| cut.coverage().clone()).unwrap_or_default()
     }
 
     /// Takes note of other interfaces or addresses.
@@ -329,7 +349,29 @@ impl Judge {
             exempt: policy.exempt.clone(),
             collector: self.ground.collector.clone(),
             known: !self.cutting_grades(policy).is_empty(),
+            names: policy.names.clone(),
+            allowance: self.kernel_allowance(policy),
+            own_cgroups: own_cgroups(),
+            bridged: has_bridge(),
+            ..Plan::default()
         }
+    }
+
+    /// The bound that the kernel holds by itself; only where cuts are made at all.
+    fn kernel_allowance(&self, policy: &Policy) -> Option<KernelAllowance> {
+        let allowance = &policy.allowance;
+        if !allowance.in_kernel || policy.mode != Mode::Enforce {
+            return None;
+        }
+        let named = allowance.approved.iter().filter_map(|text| {
+            let network = text.parse::<ipnet::IpNet>().ok();
+            network.or_else(|| text.parse::<IpAddr>().ok().map(ipnet::IpNet::from))
+        });
+        Some(KernelAllowance {
+            bytes: allowance.per_destination_bytes,
+            window: ALLOWANCE_WINDOW,
+            approved: named.chain(self.approved.iter().copied().map(ipnet::IpNet::from)).collect(),
+        })
     }
 
     /// Loads the ruleset that a policy needs. Unless it says enforce, the kernel is not touched; but
@@ -386,7 +428,11 @@ impl Judge {
         let guardian = self.constant.guardian.clone();
         let warden = Warden::spawn(self.shared.inbox.clone(), guardian.clone())
             .map_err(|error| format!("no thread for the warden: {error}"))?;
-        self.cut = Some(Cut::open(plan, guardian, warden).map_err(|error| causes(&error))?);
+        let mut cut = Cut::open(plan, guardian, warden).map_err(|error| causes(&error))?;
+        if let Some(gaps) = &self.gaps {
+            cut.cover(gaps);
+        }
+        self.cut = Some(cut);
         Ok(())
     }
 
@@ -410,12 +456,12 @@ impl Judge {
             let until = now.after(held.until_in);
             containments.push(match known {
                 // What the kernel counts down on trial is the trial, not the lease. More time than that: it was confirmed.
-                Some(known) if known.trial_until.is_some_and(|trial| until <= trial.after(ADOPTING)) => {
+                Some(known)
+                    if known.trial_until.is_some_and(|trial| until <= trial.after(ADOPTING)) =>
+                {
                     Containment { trial_until: Some(until), scope: held.scope, ..known }
                 }
-                Some(known) => {
-                    Containment { until, scope: held.scope, trial_until: None, ..known }
-                }
+                Some(known) => Containment { until, scope: held.scope, trial_until: None, ..known },
                 None => Containment {
                     id: held.id,
                     level: held.scope.level(),
@@ -441,6 +487,7 @@ impl Judge {
     /// Carries a message out; `false` ends the agent.
     pub(super) fn message(&mut self, message: Message) -> bool {
         match message {
+            Message::Coverage { gaps, record } => self.uncovered(gaps, record),
             Message::Collector(addresses) => self.collector_at(addresses),
             Message::Drift(drifted) => self.mend(&drifted),
             Message::Detectors(rules) => self.engine.adopt_detectors(*rules, clock::now()),
@@ -455,6 +502,14 @@ impl Judge {
                     self.receipt(receipt);
                     self.publish();
                 }
+            }
+            Message::Centre(order, answer) => self.order_of_centre(*order, answer),
+            Message::Confirmed(id) => {
+                self.input(Input::Fact(HostFact::Confirmed(id), clock::now()));
+                self.publish();
+            }
+            Message::GroupSpent(count, since) => {
+                self.input(Input::Fact(HostFact::GroupSpent { count, since }, clock::now()));
             }
             Message::Preview(request) => self.preview(*request),
             Message::Piece(piece, back) => {
@@ -566,6 +621,33 @@ impl Judge {
         cut.packet_log(group).map_err(|error| causes(&error))
     }
 
+    /// Carries out an order of the centre, whose seal was checked, and says what came of it.
+    fn order_of_centre(
+        &mut self,
+        order: Verified<Order>,
+        answer: tokio::sync::oneshot::Sender<OrderOutcome>,
+    ) {
+        let outcome = self.engine.handle_order(order, clock::now());
+        self.drain();
+        self.publish();
+        let failure = self.cut.as_ref().and_then(Cut::failure).map(str::to_owned);
+        let outcome = match (outcome, failure) {
+            (Ok(id), None) => {
+                OrderOutcome { done: true, detail: "done".to_owned(), containment: Some(id) }
+            }
+            (Ok(id), Some(failure)) => OrderOutcome {
+                done: false,
+                detail: format!("{id} was decided and the kernel refused: {failure}"),
+                containment: Some(id),
+            },
+            (Err(refused), _) => {
+                OrderOutcome { done: false, detail: refused.to_string(), containment: None }
+            }
+        };
+        // The link may have gone: the order is on record, and is told again.
+        let _ = answer.send(outcome);
+    }
+
     fn order(&mut self, request: OrderRequest) {
         let outcome = self
             .engine
@@ -574,7 +656,10 @@ impl Judge {
         self.publish();
         let failure = self.cut.as_ref().and_then(Cut::failure).map(str::to_owned);
         let answer = match (outcome, failure) {
-            (Ok(containment), None) => Answer::Done { detail: format!("{containment}: done"), containments: self.board.list() },
+            (Ok(containment), None) => Answer::Done {
+                detail: format!("{containment}: done"),
+                containments: self.board.list(),
+            },
             (Ok(containment), Some(failure)) => Answer::Refused {
                 error: format!("{containment} was decided and the kernel refused: {failure}"),
                 state: "NOT in effect; the agent tries again".to_owned(),
@@ -634,4 +719,10 @@ fn previewed(body: &Body) -> Option<(Scope, ContainmentId)> {
         }
         _ => None,
     }
+}
+
+/// Whether this host has a bridge: frames between its ports pass none of the other hooks.
+fn has_bridge() -> bool {
+    std::fs::read_dir("/sys/class/net")
+        .is_ok_and(|devices| devices.flatten().any(|device| device.path().join("bridge").is_dir()))
 }

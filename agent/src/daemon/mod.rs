@@ -8,6 +8,7 @@
 //! | `guardian` | hears what happens on the guardian's side: drift, owners, that it is gone | the guardian |
 //! | `preload` | puts known destinations into the kernel, in small commits | its inbox, two seconds |
 //! | `reload` | reads rules anew, makes them piece by piece | SIGHUP, changed files |
+//! | `lookout` | looks for what passes a cut | ten seconds, changes of devices, filters and namespaces |
 //! | `journal` | writes records, makes them durable | its queue |
 //! | `tokio` (one) | control socket, collector, metrics, signals | the network |
 //! | `log` | writes lines of the log to standard error | its queue, whoever reads |
@@ -31,6 +32,7 @@
 mod board;
 mod cut;
 mod judge;
+mod lookout;
 mod preload;
 mod realtime;
 mod reload;
@@ -45,14 +47,24 @@ pub use realtime::ask_for_realtime;
 pub use start::{RunOutcome, prepare, run};
 
 use crate::control::{OrderRequest, PreviewRequest, ReloadRequest};
+use crate::sync::OrderOutcome;
 use sekisho_engine::detect::indicator_set::Piece;
 use sekisho_engine::rules::{Rules, SourceCounts};
-use sekisho_schema::{ContainmentId, Policy, Proof, Record, Verified};
+use sekisho_schema::order::Order;
+use sekisho_schema::{ContainmentId, Coverage, Policy, Proof, Record, Timestamp, Verified};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
+use tokio::sync::oneshot;
 
 /// What the detecting thread is told by others.
 enum Message {
+    /// What passes a cut here and now; on record when that changed and the last record is old enough.
+    Coverage {
+        /// By name, sorted.
+        gaps: Coverage,
+        /// Whether it goes on record.
+        record: bool,
+    },
     /// The collector's addresses were found after the start.
     Collector(Vec<std::net::SocketAddr>),
     /// The kernel holds something else than it should.
@@ -67,6 +79,12 @@ enum Message {
     Order(OrderRequest),
     /// A piece of the indicators to put in its place; the one that was there goes back.
     Piece(Box<Piece>, SyncSender<Piece>),
+    /// An order whose seal held, from the centre.
+    Centre(Box<Verified<Order>>, oneshot::Sender<OrderOutcome>),
+    /// The collector took the receipt of a cut that is on trial.
+    Confirmed(ContainmentId),
+    /// So many cuts of hosts began in the group since a time.
+    GroupSpent(u32, Timestamp),
     /// What would a cut refuse?
     Preview(Box<PreviewRequest>),
     /// A policy whose seal held.

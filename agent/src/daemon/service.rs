@@ -3,9 +3,12 @@
 use super::Message;
 use super::shared::Shared;
 use crate::chain::causes;
+use crate::clock;
 use crate::control::{ReloadRequest, Serving, serve_control, serve_metrics};
+use crate::drill::Schedule;
 use crate::sync;
 use rustls::ClientConfig;
+use sekisho_schema::{Body, Record};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +21,11 @@ use tokio::sync::oneshot;
 
 /// The longest that an ending agent waits for the collector to take the last records.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// When drills are looked at first, and how often then.
+const FIRST_DRILLS: Duration = Duration::from_secs(10);
+const LOOK_AT_DRILLS: Duration = Duration::from_secs(3600);
+/// How often a drill that takes place is looked after.
+const TEND_DRILLS: Duration = Duration::from_secs(1);
 
 /// What the tokio thread serves.
 pub(super) struct Service {
@@ -26,6 +34,7 @@ pub(super) struct Service {
     pub(super) metrics: Option<SocketAddr>,
     pub(super) collector: Option<(String, Arc<ClientConfig>)>,
     pub(super) journal: PathBuf,
+    pub(super) drills: Schedule,
 }
 
 /// A running tokio thread.
@@ -56,7 +65,7 @@ impl Service {
     }
 
     async fn serve(self, stopped: oneshot::Receiver<()>) {
-        let Self { shared, control, metrics, collector, journal } = self;
+        let Self { shared, control, metrics, collector, journal, drills } = self;
         let serving: Arc<dyn Serving> = Arc::<Shared>::clone(&shared);
         match UnixListener::from_std(control) {
             Ok(listener) => {
@@ -83,6 +92,7 @@ impl Service {
             ));
         }
         tokio::spawn(heed_signals(Arc::clone(&shared)));
+        tokio::spawn(rehearse(drills, Arc::clone(&shared)));
         let _ = stopped.await;
         if linked && shared.sync.status().connected {
             let empty = async {
@@ -102,6 +112,25 @@ impl Running {
         let _ = self.stop.send(());
         if self.thread.join().is_err() {
             tracing::error!("the service thread had failed");
+        }
+    }
+}
+
+/// Begins drills that are due, and tells those that are overdue.
+async fn rehearse(mut drills: Schedule, shared: Arc<Shared>) {
+    let mut next = tokio::time::Instant::now() + FIRST_DRILLS;
+    loop {
+        tokio::time::sleep(TEND_DRILLS).await;
+        // Small files and a child's end: off the network's path for less than a millisecond.
+        let is_over = tokio::task::block_in_place(|| drills.tend());
+        if !is_over && tokio::time::Instant::now() < next {
+            continue;
+        }
+        next = tokio::time::Instant::now() + LOOK_AT_DRILLS;
+        let now = clock::now();
+        for report in tokio::task::block_in_place(|| drills.look(now)) {
+            tracing::error!(drill = %report.name, detail = %report.detail, "a drill is overdue");
+            shared.inbox.send(Message::Record(Box::new(Record { at: now, body: Body::Drill(report) })));
         }
     }
 }

@@ -7,13 +7,16 @@ use crate::control::{JournalStatus, OrderRequest, PreviewRequest, ReloadRequest,
 use crate::journal::JournalHealth;
 use crate::metrics::Metrics;
 use crate::state::{LoadPolicyError, adopt_policy};
-use crate::sync::{Heartbeat, Hooks, SyncState};
+use crate::sync::{Heartbeat, Hooks, OrderOutcome, Places, SyncState};
 use sekisho_schema::event::{ModeChange, PolicyChange};
-use sekisho_schema::{Body, Record, Sealed};
+use sekisho_schema::order::Order;
+use sekisho_schema::policy::Orders;
+use sekisho_schema::{Body, ContainmentId, Record, Sealed, Timestamp, Verified};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
 
 /// What the threads share.
 pub(super) struct Shared {
@@ -25,6 +28,9 @@ pub(super) struct Shared {
     pub(super) facts: Mutex<BTreeMap<String, String>>,
     pub(super) state_dir: PathBuf,
     pub(super) trust_dir: PathBuf,
+    pub(super) identity_dir: PathBuf,
+    /// The bounds that the policy in force sets to orders from the centre.
+    pub(super) order_bounds: Mutex<Orders>,
     /// Version and digest of the last policy adopted or refused; one adoption at a time.
     pub(super) adopting: Mutex<Adopting>,
     /// How the guardian fares, while it is there.
@@ -154,6 +160,10 @@ impl Serving for Shared {
         self.inbox.send(Message::Reload(request));
     }
 
+    fn record(&self, record: Record) {
+        self.inbox.send(Message::Record(Box::new(record)));
+    }
+
     fn preview(&self, request: PreviewRequest) {
         self.inbox.send(Message::Preview(Box::new(request)));
     }
@@ -197,5 +207,49 @@ impl Hooks for Shared {
 
     fn acknowledged(&self, records: usize) {
         self.journal.unsent.fetch_sub(i64::try_from(records).unwrap_or(0), Relaxed);
+    }
+
+    fn places(&self) -> Option<Places> {
+        Some(Places {
+            identity: self.identity_dir.clone(),
+            trust: self.trust_dir.clone(),
+            state: self.state_dir.clone(),
+        })
+    }
+
+    fn order_bounds(&self) -> Orders {
+        self.order_bounds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn order(&self, order: Verified<Order>, answer: oneshot::Sender<OrderOutcome>) {
+        self.inbox.send(Message::Centre(Box::new(order), answer));
+    }
+
+    fn order_refused(&self, id: &str, why: &str) {
+        tracing::error!(
+            order = id,
+            error = why,
+            state = "nothing was changed",
+            "an order from the centre was refused"
+        );
+        let in_force = self.adopting().in_force;
+        let change = PolicyChange {
+            version: in_force,
+            outcome: "order-refused".to_owned(),
+            why: Some(format!("order {id} from the centre: {why}")),
+            in_force,
+        };
+        self.inbox.send(Message::Record(Box::new(Record {
+            at: clock::now(),
+            body: Body::Policy(change),
+        })));
+    }
+
+    fn confirmed(&self, containment: ContainmentId) {
+        self.inbox.send(Message::Confirmed(containment));
+    }
+
+    fn group_spent(&self, count: u32, since: Timestamp) {
+        self.inbox.send(Message::GroupSpent(count, since));
     }
 }

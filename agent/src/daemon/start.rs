@@ -13,8 +13,10 @@ use crate::chain::{Complaint, causes};
 use crate::clock;
 use crate::config::Config;
 use crate::control::{Status, open_control};
+use crate::drill::{self, Schedule};
 use crate::guardian::{self, Guardian};
 use crate::host::geoip::Places;
+use crate::host::own_cgroups;
 use crate::journal::{JournalHandle, JournalOptions, spawn};
 use crate::metrics::Metrics;
 use crate::rules::RuleSources;
@@ -116,6 +118,7 @@ pub fn run(config: Config, console: &mut dyn Write) -> Result<RunOutcome, Compla
         metrics: config.metrics,
         collector: collector.clone(),
         journal: config.journal_dir(),
+        drills: Schedule::new(drill::Ground::from(&config)),
     };
     let service = service.spawn().map_err(cannot("start the service thread", DESCRIPTORS))?;
     let collector = collector.map(|(url, _)| url);
@@ -211,6 +214,8 @@ fn share(
         facts: Mutex::default(),
         state_dir: config.state.clone(),
         trust_dir: config.trust.clone(),
+        identity_dir: config.collector.identity.clone(),
+        order_bounds: Mutex::new(loaded.policy.orders.clone()),
         adopting: Mutex::new(Adopting {
             in_force: loaded.policy.version,
             digest: loaded.digest.clone(),
@@ -358,6 +363,11 @@ impl Beginning<'_> {
             .map(|url| endpoints(url, &config.state, shared.inbox.clone()))
             .unwrap_or_default();
         engine.handle(Input::Fact(HostFact::Addresses(addresses), now));
+        // The guardian runs beside the agent, or in a unit of its own.
+        let mut own = own_cgroups();
+        own.push("/system.slice/sekisho-guardian.service".to_owned());
+        engine.handle(Input::Fact(HostFact::Cgroups(own), now));
+        engine.handle(Input::Fact(HostFact::Enrolled(!collector.is_empty()), now));
         engine.handle(Input::Fact(
             HostFact::Collectors(collector.iter().map(SocketAddr::ip).collect()),
             now,
@@ -403,9 +413,13 @@ impl Beginning<'_> {
         judge.reload = Reload::spawn(sources, in_force, inbox, metrics)
             .inspect_err(|error| tracing::error!(%error, state = "rules are as they are until a restart", "no thread for reloads"))
             .ok();
+        let looking = guardian.clone();
         // Whatever the guardian does from here on is heard, above all that it is gone.
         if let Err(error) = super::warden::hear(guardian, Arc::clone(&shared)) {
             tracing::error!(%error, state = "a guardian that is gone is noticed at the next cut", "no thread to hear the guardian");
+        }
+        if let Err(error) = super::lookout::spawn(looking, Arc::clone(&shared)) {
+            tracing::error!(%error, state = "what passes a cut is told as it was at the start", "no thread to look for what passes a cut");
         }
         for error in &loaded.refused {
             shared.adopting().refused = Some(causes(error));

@@ -26,8 +26,11 @@ const BATCH: usize = 2048;
 const STRIDE: usize = 64;
 /// Wakes a second from which frames are gathered for [`GATHER`].
 const THICK: f64 = 5_000.0;
-/// How long frames are gathered then; a cut comes later by as much at most.
-const GATHER: Duration = Duration::from_micros(80);
+/// Wakes a second below which they are gathered no longer: as many as [`THICK`] frames make when gathered.
+const THIN: f64 = 2_500.0;
+/// How long frames are gathered then; a cut comes later by as much at most. A wake costs some 10 µs, so that at
+/// 80 µs the wakes alone took a tenth of a core.
+const GATHER: Duration = Duration::from_micros(200);
 /// How long wakes are counted before they are judged.
 const WINDOW: Duration = Duration::from_millis(20);
 /// Frames reach us at most this late: the kernel's block time-out and a scheduling delay. A
@@ -60,15 +63,16 @@ struct Wakes {
 }
 
 impl Wakes {
-    /// How long to gather frames before the next look.
+    /// How long to gather frames before they are read.
     fn pause(&mut self, now: Instant) -> Option<Duration> {
         self.count += 1;
         let lasted = now.duration_since(self.since);
         if lasted >= WINDOW {
-            self.thick = f64::from(self.count) > THICK * lasted.as_secs_f64();
+            // A gathered wake stands for several: it must not look like a thin one.
+            let bound = if self.thick { THIN } else { THICK };
+            self.thick = f64::from(self.count) > bound * lasted.as_secs_f64();
             (self.since, self.count) = (now, 0);
         }
-        // A gathered wake stands for several: it must not look like a thin one.
         self.thick.then_some(GATHER)
     }
 }
@@ -196,16 +200,14 @@ impl Watch {
                     source.ready |= source.tokens.last() == Some(&event.token());
                 }
             }
+            let is_woken = !busy && events.iter().any(|event| event.token() != WAKER);
+            if is_woken && let Some(pause) = wakes.pause(Instant::now()) {
+                // Before they are read, so that the next look finds nothing left to ask for.
+                std::thread::sleep(pause);
+            }
             // Before any frame and deadline: a lease must not end by a clock that was set.
             follow_clock(&mut since, &mut judge);
             busy = self.read(&mut judge);
-            if !busy
-                && events.iter().any(|event| event.token() != WAKER)
-                && let Some(pause) = wakes.pause(Instant::now())
-            {
-                std::thread::sleep(pause);
-                busy = true;
-            }
             self.follow_known(&mut judge, &events);
             while let Ok(message) = inbox.try_recv() {
                 if !judge.message(message) {
@@ -414,4 +416,39 @@ fn patience(judge: &Judge, chores_at: Instant) -> Duration {
         judge.engine.poll_timeout().map(|due| until(due.after(GRACE)) + Duration::from_millis(1));
     let chore = judge.next_chore().map(until);
     [engine, chore].into_iter().flatten().fold(housekeeping, Duration::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wakes that frames of an even rate make, second for second; whether they are gathered at the end.
+    fn settle(wakes: &mut Wakes, now: &mut Instant, frames_a_second: u32) -> bool {
+        let apart = Duration::from_secs(1) / frames_a_second;
+        let end = *now + Duration::from_secs(1);
+        let mut gathers = false;
+        while *now < end {
+            *now += apart;
+            let pause = wakes.pause(*now);
+            gathers = pause.is_some();
+            *now += pause.unwrap_or_default();
+        }
+        gathers
+    }
+
+    #[test]
+    fn frames_are_gathered_while_they_come_thick_and_not_in_turns() {
+        let mut now = Instant::now();
+        let mut wakes = Wakes { since: now, count: 0, thick: false };
+        assert!(!settle(&mut wakes, &mut now, 4_000));
+        assert!(settle(&mut wakes, &mut now, 40_000));
+        for _ in 0..50 {
+            // A window of ungathered wakes in between would be one of a wake for each frame.
+            now += Duration::from_micros(25);
+            let pause = wakes.pause(now);
+            assert_eq!(pause, Some(GATHER));
+            now += GATHER;
+        }
+        assert!(!settle(&mut wakes, &mut now, 3_000), "thin again: every frame at once");
+    }
 }

@@ -216,6 +216,17 @@ impl Cell {
         matches!(self.slot.kind, Kind::StrictDevice | Kind::Listener)
     }
 
+    /// Whether many containments share it, so that it names none of them.
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self.slot.kind, Kind::StrictDevice)
+    }
+
+    /// The cells that make frames be what they claim on every device that leads outside.
+    pub(super) fn strict(plan: &Plan) -> Vec<Self> {
+        let devices = plan.uplinks.iter();
+        devices.map(|device| Self::netdev(Kind::StrictDevice, device.as_bytes())).collect()
+    }
+
     /// Every cell of a scope under this plan; none for one that is not held by sets, or of which nothing is there.
     pub(crate) fn of(
         scope: &Scope,
@@ -223,8 +234,6 @@ impl Cell {
         target: Option<&Target>,
         plan: &Plan,
     ) -> Vec<Self> {
-        let strict =
-            || plan.uplinks.iter().map(|device| Self::netdev(Kind::StrictDevice, device.as_bytes()));
         let (families, by_device) = match scope {
             Scope::Destination(address) => {
                 let (kind, bytes) = match address.to_canonical() {
@@ -232,14 +241,15 @@ impl Cell {
                     IpAddr::V6(ip) => (Kind::of_measure(measure, false), ip.octets().to_vec()),
                 };
                 let cells = [Self::inet(kind, &bytes), Self::netdev(kind, &bytes)];
-                return cells.into_iter().chain(strict()).collect();
+                return cells.into_iter().chain(Self::strict(plan)).collect();
             }
             Scope::Host => (Kind::ArmedHost, Kind::ArmedHostDevice),
             Scope::ManagementOnly => (Kind::ArmedManagement, Kind::ArmedManagementDevice),
             Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) => {
-                let mut cells = target.map_or_else(Vec::new, |target| Self::of_target(target, plan));
+                let mut cells =
+                    target.map_or_else(Vec::new, |target| Self::of_target(target, plan));
                 if cells.iter().any(|cell| cell.slot.family == NETDEV) {
-                    cells.extend(strict());
+                    cells.extend(Self::strict(plan));
                 }
                 return cells;
             }
@@ -374,12 +384,8 @@ mod tests {
             ports: ["v0".to_owned()].into(),
             ..Target::default()
         };
-        let names = names(
-            "internal:10.8.0.2",
-            Measure::Cut,
-            &target,
-            &Plan { bridged: true, ..plan() },
-        );
+        let names =
+            names("internal:10.8.0.2", Measure::Cut, &target, &Plan { bridged: true, ..plan() });
         for table in ["inet", "netdev", "bridge"] {
             for cell in ["sender4 10.8.0.2", "sender_mac 02:00:00:00:00:01", "sender_port v0"] {
                 assert!(names.contains(&format!("{table} {cell}")), "{table} {cell}: {names:?}");

@@ -1,19 +1,21 @@
 //! Set elements, counters and the fingerprint of the rules, over nfnetlink.
 
+use super::cell::{BRIDGE, Cell, Slot};
+pub(super) use super::cell::{INET, IPV4, IPV6, NETDEV};
+use super::expression::{self, Tally};
+use super::gates::Gate;
 use super::hooks::{ANY_FAMILY, GET_CHAIN, GET_RULE, Hook, Posture, changed_meanwhile};
 use super::netlink::{
     CREATE, Channel, NetlinkError, Open, REQUEST, Writer, attribute, attributes, big_endian,
     text_of,
 };
 use super::skeleton::{
-    ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, COLLECTOR, CUT_DEST4,
-    CUT_DEST6, DEVICE_PREFIX, DISGUISED, KNOWN, PORTS, STRICT_DEVICE, TABLE,
+    ALLOWANCE_TABLE, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR, CUT_DEST4, CUT_DEST6, DEVICE_PREFIX,
+    DISGUISED, GATE_PREFIX, KNOWN, MEASURES, PORTS, SENDERS, SPENT, TABLE, WORKLOAD,
 };
-use sekisho_schema::Scope;
+use sekisho_schema::{Measure, Scope};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Messages of nf_tables (`linux/netfilter/nf_tables.h`), within subsystem 10 of nfnetlink.
@@ -27,166 +29,31 @@ const GET_OBJECT: u16 = nft(19);
 /// `NFNL_MSG_BATCH_BEGIN` and `_END` (linux/netfilter/nfnetlink.h).
 pub(super) const BATCH: [u16; 2] = [0x10, 0x11];
 
-/// `NFPROTO_INET` (linux/netfilter.h); so are the next.
-pub(super) const INET: u8 = 1;
-pub(super) const NETDEV: u8 = 5;
-pub(super) const IPV4: u8 = 2;
-pub(super) const IPV6: u8 = 10;
-/// The families in which tables of ours are.
-pub(super) const FAMILIES: [u8; 4] = [INET, NETDEV, IPV4, IPV6];
+/// Every table of ours whose rules are watched.
+const TABLES: [(u8, &str); 7] = [
+    (INET, TABLE),
+    (NETDEV, TABLE),
+    (IPV4, TABLE),
+    (IPV6, TABLE),
+    (BRIDGE, TABLE),
+    (INET, ALLOWANCE_TABLE),
+    (NETDEV, ALLOWANCE_TABLE),
+];
 
-/// Elements changed in one commit: 64 bytes of comment each still fit the 65,535 bytes of one attribute.
-const COMMIT_ELEMENTS: usize = 400;
+/// Elements of one message: their names and scopes still fit the 65,535 bytes of one attribute.
+const MESSAGE_ELEMENTS: usize = 150;
+/// Elements of one commit: three messages for each still fit the socket's buffer.
+const COMMIT_ELEMENTS: usize = 1_500;
 /// Bytes of a containment's name kept as the element's comment.
 const COMMENT_BYTES: usize = 64;
+/// Bytes of an element's user data (`NFT_USERDATA_MAXLEN`).
+const DATA_BYTES: usize = 256;
+/// Type of user data that names a scope, where the element alone does not; nft passes over it.
+const SCOPE_DATA: u8 = 0x53;
 /// The longest lease that is written (the longest a policy may name): no element is ever without an end.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 /// The shortest lease that is written: zero would mean for ever.
 const SHORTEST: Duration = Duration::from_millis(1);
-
-/// A named set of ours; in the order in which they are committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Slot {
-    ArmedHost,
-    ArmedHostDevice,
-    ArmedManagement,
-    ArmedManagementDevice,
-    InetDest4,
-    InetDest6,
-    NetdevDest4,
-    NetdevDest6,
-    StrictDevice,
-}
-
-impl Slot {
-    const ALL: [Self; 9] = [
-        Self::ArmedHost,
-        Self::ArmedHostDevice,
-        Self::ArmedManagement,
-        Self::ArmedManagementDevice,
-        Self::InetDest4,
-        Self::InetDest6,
-        Self::NetdevDest4,
-        Self::NetdevDest6,
-        Self::StrictDevice,
-    ];
-
-    const fn family(self) -> u8 {
-        match self {
-            Self::ArmedHost | Self::ArmedManagement | Self::InetDest4 | Self::InetDest6 => INET,
-            Self::ArmedHostDevice
-            | Self::ArmedManagementDevice
-            | Self::NetdevDest4
-            | Self::NetdevDest6
-            | Self::StrictDevice => NETDEV,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::ArmedHost => ARMED_HOST,
-            Self::ArmedHostDevice => ARMED_HOST_DEVICE,
-            Self::ArmedManagement => ARMED_MANAGEMENT,
-            Self::ArmedManagementDevice => ARMED_MANAGEMENT_DEVICE,
-            Self::InetDest4 | Self::NetdevDest4 => CUT_DEST4,
-            Self::InetDest6 | Self::NetdevDest6 => CUT_DEST6,
-            Self::StrictDevice => STRICT_DEVICE,
-        }
-    }
-}
-
-/// One element of one set: what the kernel compares a packet with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Cell {
-    slot: Slot,
-    key: [u8; 16],
-    length: u8,
-}
-
-impl Cell {
-    fn new(slot: Slot, value: &[u8]) -> Self {
-        let mut key = [0; 16];
-        for (place, byte) in key.iter_mut().zip(value) {
-            *place = *byte;
-        }
-        // Device names fill the key (IFNAMSIZ is 16), zeros included.
-        let device = matches!(
-            slot,
-            Slot::ArmedHostDevice | Slot::ArmedManagementDevice | Slot::StrictDevice
-        );
-        Self {
-            slot,
-            key,
-            length: if device { 16 } else { u8::try_from(value.len().min(16)).unwrap_or(16) },
-        }
-    }
-
-    fn key(&self) -> &[u8] {
-        self.key.get(..usize::from(self.length)).unwrap_or_default()
-    }
-
-    /// The scope that this cell is part of.
-    pub(crate) fn scope(&self) -> Option<Scope> {
-        match self.slot {
-            Slot::ArmedHost | Slot::ArmedHostDevice => Some(Scope::Host),
-            Slot::ArmedManagement | Slot::ArmedManagementDevice => Some(Scope::ManagementOnly),
-            Slot::InetDest4 | Slot::NetdevDest4 => <[u8; 4]>::try_from(self.key())
-                .ok()
-                .map(|key| Scope::Destination(Ipv4Addr::from(key).into())),
-            Slot::InetDest6 | Slot::NetdevDest6 => {
-                Some(Scope::Destination(IpAddr::V6(Ipv6Addr::from(self.key))))
-            }
-            Slot::StrictDevice => None,
-        }
-    }
-
-    /// Every cell of a scope on these devices; none for a scope that is not cut by sets.
-    pub(crate) fn of(scope: &Scope, devices: &[String]) -> Vec<Self> {
-        let (families, by_device) = match scope {
-            Scope::Destination(address) => {
-                let strict =
-                    devices.iter().map(|device| Self::new(Slot::StrictDevice, device.as_bytes()));
-                return match address.to_canonical() {
-                    IpAddr::V4(ip) => [Slot::InetDest4, Slot::NetdevDest4]
-                        .map(|slot| Self::new(slot, &ip.octets()))
-                        .into_iter()
-                        .chain(strict)
-                        .collect(),
-                    IpAddr::V6(ip) => [Slot::InetDest6, Slot::NetdevDest6]
-                        .map(|slot| Self::new(slot, &ip.octets()))
-                        .into_iter()
-                        .chain(strict)
-                        .collect(),
-                };
-            }
-            Scope::Host => (Slot::ArmedHost, Slot::ArmedHostDevice),
-            Scope::ManagementOnly => (Slot::ArmedManagement, Slot::ArmedManagementDevice),
-            Scope::Cgroup(_) | Scope::Container(_) | Scope::Internal(_) | Scope::Link(_) => {
-                return Vec::new();
-            }
-        };
-        let mut cells = vec![Self::new(families, &[IPV4]), Self::new(families, &[IPV6])];
-        for device in devices {
-            cells.extend(
-                [by_device, Slot::StrictDevice].map(|slot| Self::new(slot, device.as_bytes())),
-            );
-        }
-        cells
-    }
-}
-
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = if self.slot.family() == INET { "inet" } else { "netdev" };
-        write!(f, "{table} {} ", self.slot.name())?;
-        match (self.scope(), self.key()) {
-            (Some(Scope::Destination(address)), _) => write!(f, "{address}"),
-            (_, [IPV4]) => f.write_str("ipv4"),
-            (_, [IPV6]) => f.write_str("ipv6"),
-            (_, device) => f.write_str(&text_of(device)),
-        }
-    }
-}
 
 /// An element as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +62,43 @@ pub(crate) struct Found {
     pub(crate) id: Option<String>,
     /// What is left of its lease; `None` for an element without an end, which is never ours.
     pub(crate) left: Option<Duration>,
+    /// The scope that it names, or that its set tells.
+    pub(crate) scope: Option<Scope>,
+    /// How it is held.
+    pub(crate) measure: Measure,
+    /// What it has done, where it counts.
+    pub(crate) tally: Tally,
+}
+
+/// An element that shall be there.
+#[derive(Clone, Debug)]
+pub(crate) struct Assert<'a> {
+    pub(crate) cell: Cell,
+    pub(crate) id: &'a str,
+    pub(crate) lease: Duration,
+    pub(crate) scope: &'a Scope,
+    pub(crate) measure: Measure,
+    pub(crate) tally: Tally,
+}
+
+impl Assert<'_> {
+    /// Its user data: the containment as a comment that nft shows, and the scope where the cell can't tell it.
+    fn data(&self) -> Vec<u8> {
+        let (comment, length) = comment_data(self.id);
+        let mut data = comment.get(..length).unwrap_or_default().to_vec();
+        if self.cell.scope().is_none() && !self.cell.is_shared() {
+            let freeze = if self.measure == Measure::Freeze { "freeze " } else { "cut " };
+            let text = format!("{freeze}{}", self.scope);
+            // A scope that is cut short would be another: then the name alone must do.
+            if data.len() + text.len() + 2 <= DATA_BYTES
+                && let Ok(length) = u8::try_from(text.len())
+            {
+                data.extend_from_slice(&[SCOPE_DATA, length]);
+                data.extend_from_slice(text.as_bytes());
+            }
+        }
+        data
+    }
 }
 
 /// Packets and bytes.
@@ -211,6 +115,8 @@ pub struct Count {
 pub struct Counters {
     /// Passed as the collector's; a packet counts at each hook it passes.
     pub collector: Count,
+    /// Dropped beyond the upload allowance.
+    pub allowance: Count,
     /// Dropped for their destination.
     pub destinations: Count,
     /// Dropped because a frame was not what it claimed to be.
@@ -221,19 +127,33 @@ pub struct Counters {
     pub known: Count,
     /// Dropped by a cut of all but management.
     pub management: Count,
+    /// Dropped above a throttle or a quota of a destination.
+    pub measures: Count,
+    /// Dropped because a contained container or inside host sent it.
+    pub senders: Count,
+    /// Dropped because a contained workload sent it.
+    pub workloads: Count,
 }
 
 impl Counters {
     /// Everything dropped.
     #[must_use]
     pub fn dropped(&self) -> Count {
-        [self.destinations, self.disguised, self.host, self.known, self.management].iter().fold(
-            Count::default(),
-            |sum, count| Count {
-                packets: sum.packets.saturating_add(count.packets),
-                bytes: sum.bytes.saturating_add(count.bytes),
-            },
-        )
+        let all = [
+            self.allowance,
+            self.destinations,
+            self.disguised,
+            self.host,
+            self.known,
+            self.management,
+            self.measures,
+            self.senders,
+            self.workloads,
+        ];
+        all.iter().fold(Count::default(), |sum, count| Count {
+            packets: sum.packets.saturating_add(count.packets),
+            bytes: sum.bytes.saturating_add(count.bytes),
+        })
     }
 }
 
@@ -243,6 +163,8 @@ pub(crate) struct Elements {
     pub(super) writer: Writer,
     /// What makes packets meet the tables of containments, as it was loaded.
     pub(super) hooks: Vec<Hook>,
+    /// The gates that are there, and whether each is as it was made.
+    pub(super) gates: BTreeMap<Gate, bool>,
 }
 
 impl Elements {
@@ -252,6 +174,7 @@ impl Elements {
             channel: Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?,
             writer: Writer::default(),
             hooks: Vec::new(),
+            gates: BTreeMap::new(),
         })
     }
 
@@ -264,7 +187,7 @@ impl Elements {
     pub(crate) fn commit(
         &mut self,
         releases: &[Cell],
-        asserts: &[(Cell, &str, Duration)],
+        asserts: &[Assert<'_>],
     ) -> Result<(), NetlinkError> {
         // Asserting comes first: a release must not open what an assertion of the same change closes.
         for chunk in asserts.chunks(COMMIT_ELEMENTS) {
@@ -288,7 +211,7 @@ impl Elements {
     fn commit_once(
         &mut self,
         releases: &[Cell],
-        asserts: &[(Cell, &str, Duration)],
+        asserts: &[Assert<'_>],
     ) -> Result<(), NetlinkError> {
         if asserts.is_empty() {
             return self.commit_batch(releases, asserts, None, None);
@@ -297,9 +220,8 @@ impl Elements {
             Posture::Unhooked => {
                 // The first hook on a device makes the kernel rewrite its own code, for 0.1 ms: what packets of every
                 // socket meet goes before it, and only frames of packet sockets wait.
-                let of_frames = |cell: &Cell| cell.slot.family() == NETDEV;
-                let is_packets = |assert: &&(Cell, &str, Duration)| !of_frames(&assert.0);
-                let packets: Vec<_> = asserts.iter().filter(is_packets).copied().collect();
+                let is_packets = |assert: &&Assert<'_>| assert.cell.slot.family != NETDEV;
+                let packets: Vec<_> = asserts.iter().filter(is_packets).cloned().collect();
                 self.commit_batch(&[], &packets, None, Some(INET))?;
                 self.commit_batch(releases, asserts, None, Some(NETDEV))
             }
@@ -318,7 +240,7 @@ impl Elements {
     fn commit_batch(
         &mut self,
         releases: &[Cell],
-        asserts: &[(Cell, &str, Duration)],
+        asserts: &[Assert<'_>],
         generation: Option<[u8; 4]>,
         hooks: Option<u8>,
     ) -> Result<(), NetlinkError> {
@@ -330,25 +252,26 @@ impl Elements {
         if let Some(family) = hooks {
             self.write_hooks(family);
         }
-        for group in asserts.chunk_by(|a, b| a.0.slot == b.0.slot) {
-            let Some((Cell { slot, .. }, ..)) = group.first() else { continue };
-            // Adding what is there may keep its old end (kernels before 6.12), deleting what is not there fails the
-            // batch, and an element may end at any moment: add, delete, add holds in every case, and no packet sees between.
-            let cells = || group.iter().map(|(cell, id, lease)| (cell, Some((*id, *lease))));
-            self.message(NEW_ELEMENT, CREATE, *slot, cells());
-            self.message(DELETE_ELEMENT, 0, *slot, group.iter().map(|(cell, ..)| (cell, None)));
-            last = Some(self.message(NEW_ELEMENT, CREATE, *slot, cells()));
+        for set in asserts.chunk_by(|a, b| a.cell.slot == b.cell.slot) {
+            let Some(Assert { cell: Cell { slot, .. }, .. }) = set.first() else { continue };
+            for group in set.chunks(MESSAGE_ELEMENTS) {
+                // Adding what is there may keep its old end (kernels before 6.12), deleting what is not there fails the
+                // batch, and an element may end at any moment: add, delete, add holds in every case, and no packet sees between.
+                let full = || group.iter().map(|assert| (&assert.cell, Some(assert), None));
+                let bare = group.iter().map(|assert| (&assert.cell, None, None));
+                self.message(NEW_ELEMENT, CREATE, *slot, full());
+                self.message(DELETE_ELEMENT, 0, *slot, bare);
+                last = Some(self.message(NEW_ELEMENT, CREATE, *slot, full()));
+            }
         }
-        for group in releases.chunk_by(|a, b| a.slot == b.slot) {
-            let Some(Cell { slot, .. }) = group.first() else { continue };
-            self.message(
-                NEW_ELEMENT,
-                CREATE,
-                *slot,
-                group.iter().map(|cell| (cell, Some(("", SHORTEST)))),
-            );
-            last =
-                Some(self.message(DELETE_ELEMENT, 0, *slot, group.iter().map(|cell| (cell, None))));
+        for set in releases.chunk_by(|a, b| a.slot == b.slot) {
+            let Some(Cell { slot, .. }) = set.first() else { continue };
+            for group in set.chunks(MESSAGE_ELEMENTS) {
+                let brief = group.iter().map(|cell| (cell, None, Some(SHORTEST)));
+                self.message(NEW_ELEMENT, CREATE, *slot, brief);
+                let bare = group.iter().map(|cell| (cell, None, None));
+                last = Some(self.message(DELETE_ELEMENT, 0, *slot, bare));
+            }
         }
         let Some((open, sequence)) = last else { return Ok(()) };
         self.writer.ask(&open);
@@ -364,28 +287,29 @@ impl Elements {
         kind: u16,
         flags: u16,
         slot: Slot,
-        cells: impl Iterator<Item = (&'a Cell, Option<(&'a str, Duration)>)>,
+        cells: impl Iterator<Item = (&'a Cell, Option<&'a Assert<'a>>, Option<Duration>)>,
     ) -> (Open, u32) {
         let sequence = self.channel.next();
         let writer = &mut self.writer;
-        let message = writer.message(kind, REQUEST | flags, sequence, &[slot.family(), 0, 0, 0]);
+        let message = writer.message(kind, REQUEST | flags, sequence, &[slot.family, 0, 0, 0]);
         // NFTA_SET_ELEM_LIST_TABLE, _SET, _ELEMENTS
         writer.text(1, TABLE);
         writer.text(2, slot.name());
         let list = writer.nest(3);
-        for (cell, lease) in cells {
+        for (cell, assert, brief) in cells {
             let element = writer.nest(1);
             // NFTA_SET_ELEM_KEY, _TIMEOUT (ms), _USERDATA
             let key = writer.nest(1);
             writer.attribute(1, cell.key());
             writer.end_nest(&key);
-            if let Some((id, lease)) = lease {
-                let millis =
-                    u64::try_from(lease.clamp(SHORTEST, LONGEST).as_millis()).unwrap_or(1).max(1);
-                writer.attribute(4, &millis.to_be_bytes());
-                if !id.is_empty() {
-                    let (comment, length) = comment_data(id);
-                    writer.attribute(6, comment.get(..length).unwrap_or_default());
+            if let Some(lease) = assert.map(|assert| assert.lease).or(brief) {
+                let lease = lease.clamp(SHORTEST, LONGEST).as_millis();
+                writer.attribute(4, &u64::try_from(lease).unwrap_or(1).max(1).to_be_bytes());
+            }
+            if let Some(assert) = assert {
+                writer.attribute(6, &assert.data());
+                if cell.slot.kind.is_measure() {
+                    expression::write(writer, assert.measure, assert.tally);
                 }
             }
             writer.end_nest(&element);
@@ -398,37 +322,36 @@ impl Elements {
     /// Reads every element of ours back.
     pub(crate) fn read(&mut self) -> Result<BTreeMap<Cell, Found>, NetlinkError> {
         let mut all = BTreeMap::new();
-        for slot in Slot::ALL {
-            let mut body = Writer::default();
-            body.text(1, TABLE);
-            body.text(2, slot.name());
-            let head = [&[slot.family(), 0, 0, 0], body.as_bytes()].concat();
-            let found = self.channel.dump(
-                GET_ELEMENT,
-                &head,
-                |found: &mut Vec<(Cell, Found)>, answer| {
-                    let list = answer
-                        .body
-                        .get(4..)
-                        .and_then(|body| attribute(body, 3))
-                        .unwrap_or_default();
-                    found.extend(
-                        attributes(list).filter_map(|(_, element)| read_element(slot, element)),
-                    );
-                },
-            )?;
-            all.extend(found);
+        for slot in Slot::all() {
+            match self.read_slot(slot) {
+                Ok(found) => all.extend(found),
+                // Without a bridge there is no table for it.
+                Err(_) if slot.family == BRIDGE => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(all)
+    }
+
+    /// Reads the elements of one set back.
+    pub(super) fn read_slot(&mut self, slot: Slot) -> Result<Vec<(Cell, Found)>, NetlinkError> {
+        let mut body = Writer::default();
+        body.text(1, TABLE);
+        body.text(2, slot.name());
+        let head = [&[slot.family, 0, 0, 0], body.as_bytes()].concat();
+        self.channel.dump(GET_ELEMENT, &head, |found: &mut Vec<(Cell, Found)>, answer| {
+            let list = answer.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or_default();
+            found.extend(attributes(list).filter_map(|(_, element)| read_element(slot, element)));
+        })
     }
 
     /// Reads the counters of both tables.
     pub(crate) fn counters(&mut self) -> Result<Counters, NetlinkError> {
         let mut counters = Counters::default();
-        for family in FAMILIES {
+        for (family, table) in TABLES {
             let mut body = Writer::default();
             // NFTA_OBJ_TABLE, NFTA_OBJ_TYPE = NFT_OBJECT_COUNTER
-            body.text(1, TABLE);
+            body.text(1, table);
             body.attribute(3, &1_u32.to_be_bytes());
             let head = [&[family, 0, 0, 0], body.as_bytes()].concat();
             let read = self.channel.dump(
@@ -443,7 +366,13 @@ impl Elements {
                     // NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
                     read.push((text_of(name), Count { packets: number(2), bytes: number(1) }));
                 },
-            )?;
+            );
+            let read = match read {
+                Ok(read) => read,
+                // Where no bridge or no allowance is, there is no table of it.
+                Err(_) if family == BRIDGE || table == ALLOWANCE_TABLE => continue,
+                Err(error) => return Err(error),
+            };
             for (name, count) in read {
                 let place = match name.as_str() {
                     COLLECTOR => &mut counters.collector,
@@ -452,6 +381,10 @@ impl Elements {
                     ARMED_HOST => &mut counters.host,
                     KNOWN => &mut counters.known,
                     ARMED_MANAGEMENT => &mut counters.management,
+                    MEASURES => &mut counters.measures,
+                    SENDERS => &mut counters.senders,
+                    SPENT => &mut counters.allowance,
+                    WORKLOAD => &mut counters.workloads,
                     _ => continue,
                 };
                 place.packets = place.packets.saturating_add(count.packets);
@@ -471,12 +404,15 @@ impl Elements {
         if hooks.is_empty() {
             hooks.clone_from(&self.hooks);
         }
-        for family in FAMILIES {
+        for (family, table) in TABLES {
             let hasher = if family == NETDEV { &mut *frames } else { &mut *packets };
-            let own: Vec<&Hook> = hooks.iter().filter(|hook| hook.is_of(family)).collect();
+            let own: Vec<&Hook> = hooks
+                .iter()
+                .filter(|hook| hook.is_of(family) && table == TABLE)
+                .collect();
             own.hash(hasher);
             let mut body = Writer::default();
-            body.text(1, TABLE);
+            body.text(1, table);
             let head = [&[family, 0, 0, 0], body.as_bytes()].concat();
             // NFTA_CHAIN_NAME, _HOOK, _POLICY; then NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA. Handles, positions and use counts vary.
             for (request, kinds, name) in [(GET_CHAIN, [3, 4, 5], 3), (GET_RULE, [2, 4, 7], 2)] {
@@ -484,9 +420,12 @@ impl Elements {
                     self.channel.dump(request, &head, |parts: &mut Vec<Vec<u8>>, answer| {
                         let body = answer.body.get(4..).unwrap_or_default();
                         let chain = attribute(body, name).unwrap_or_default();
-                        if attribute(body, 1).map(text_of).as_deref() == Some(TABLE)
+                        let named = text_of(chain);
+                        if attribute(body, 1).map(text_of).as_deref() == Some(table)
                             && !own.iter().any(|hook| hook.is_named(chain))
-                            && text_of(chain) != PORTS
+                            && named != PORTS
+                            // Gates come and go with what is held, and are looked at on their own.
+                            && !named.starts_with(GATE_PREFIX)
                         {
                             parts.extend(
                                 kinds.iter().map(|kind| {
@@ -494,8 +433,12 @@ impl Elements {
                                 }),
                             );
                         }
-                    })?;
-                parts.hash(hasher);
+                    });
+                match parts {
+                    Ok(parts) => parts.hash(hasher),
+                    Err(_) if family == BRIDGE => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(hashers.map(|hasher| hasher.finish()))
@@ -527,10 +470,11 @@ fn comment_data(id: &str) -> ([u8; COMMENT_BYTES + 3], usize) {
     (data, length + 3)
 }
 
-fn read_comment(mut data: &[u8]) -> Option<String> {
+/// The value of one type of user data.
+fn read_data(mut data: &[u8], wanted: u8) -> Option<String> {
     while let [kind, length, rest @ ..] = data {
         let value = rest.get(..usize::from(*length))?;
-        if *kind == 0 {
+        if *kind == wanted {
             return Some(text_of(value));
         }
         data = rest.get(usize::from(*length)..)?;
@@ -539,47 +483,53 @@ fn read_comment(mut data: &[u8]) -> Option<String> {
 }
 
 fn read_element(slot: Slot, element: &[u8]) -> Option<(Cell, Found)> {
-    let key = attribute(attribute(element, 1)?, 1)?;
+    let cell = Cell::new(slot, attribute(attribute(element, 1)?, 1)?);
     // NFTA_SET_ELEM_EXPIRATION (ms), NFTA_SET_ELEM_USERDATA
     let left = attribute(element, 5).map(|value| Duration::from_millis(big_endian(value)));
-    Some((Cell::new(slot, key), Found { id: attribute(element, 6).and_then(read_comment), left }))
+    let data = attribute(element, 6).unwrap_or_default();
+    let named = read_data(data, SCOPE_DATA);
+    let named = named.as_deref().and_then(|text| text.split_once(' '));
+    let scope = cell.scope().or_else(|| named.and_then(|(_, scope)| scope.parse().ok()));
+    let (measure, tally) = expression::read(element);
+    let measure = measure.filter(|_| slot.kind.is_measure()).unwrap_or(match named {
+        Some(("freeze", _)) => Measure::Freeze,
+        _ => Measure::Cut,
+    });
+    Some((cell, Found { id: read_data(data, 0), left, scope, measure, tally }))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::cell::Kind;
     use super::*;
 
     #[test]
     fn a_comment_reads_back_and_is_cut_at_a_character() {
         let (data, length) = comment_data("c-0123456789ab");
         assert_eq!(&data[..4], [0, 15, b'c', b'-']);
-        assert_eq!(read_comment(&data[..length]).unwrap(), "c-0123456789ab");
+        assert_eq!(read_data(&data[..length], 0).unwrap(), "c-0123456789ab");
         let long = "é".repeat(50);
         let (data, length) = comment_data(&long);
-        assert_eq!(read_comment(&data[..length]).unwrap(), "é".repeat(32));
+        assert_eq!(read_data(&data[..length], 0).unwrap(), "é".repeat(32));
     }
 
     #[test]
-    fn a_host_cut_is_both_families_and_each_device_and_names_itself() {
-        let cells = Cell::of(&Scope::Host, &["eth0".to_owned()]);
-        let names: Vec<String> = cells.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            names,
-            [
-                "inet armed_host ipv4",
-                "inet armed_host ipv6",
-                "netdev armed_host_dev eth0",
-                "netdev strict_dev eth0"
-            ]
-        );
-        assert!(Cell::of(&Scope::Container("x".to_owned()), &["eth0".to_owned()]).is_empty());
-    }
-
-    #[test]
-    fn a_destination_is_one_element_in_each_table() {
-        let scope: Scope = "dest:2001:db8::1".parse().unwrap();
-        let cells = Cell::of(&scope, &[]);
-        assert_eq!(cells.len(), 2);
-        assert!(cells.iter().all(|cell| cell.scope().as_ref() == Some(&scope)));
+    fn an_element_names_its_scope_where_its_set_does_not() {
+        let slot = Slot { family: INET, kind: Kind::Cgroup(2) };
+        let scope: Scope = "cgroup:/system.slice/web.service".parse().unwrap();
+        let mut assert = Assert {
+            cell: Cell::new(slot, &7_u64.to_ne_bytes()),
+            id: "c-0123456789ab",
+            lease: Duration::from_secs(1),
+            scope: &scope,
+            measure: Measure::Freeze,
+            tally: Tally::default(),
+        };
+        let data = assert.data();
+        assert_eq!(read_data(&data, 0).unwrap(), "c-0123456789ab");
+        assert_eq!(read_data(&data, SCOPE_DATA).unwrap(), format!("freeze {scope}"));
+        let long = Scope::Cgroup(format!("/{}", "x".repeat(400)));
+        assert.scope = &long;
+        assert_eq!(read_data(&assert.data(), SCOPE_DATA), None, "a scope is never cut short");
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn write(writer: &mut Writer, measure: Measure, tally: Tally) {
             // NFTA_QUOTA_BYTES, _FLAGS, _CONSUMED
             writer.attribute(1, &bytes.to_be_bytes());
             writer.attribute(2, &OVER.to_be_bytes());
-            writer.attribute(4, &tally.used.to_be_bytes());
+            // The kernel refuses more than the whole.
+            writer.attribute(4, &tally.used.min(bytes).to_be_bytes());
         }),
         Measure::Throttle { bytes_per_second } => one(writer, "limit", |writer| {
             let burst = (bytes_per_second / 10).max(LEAST_BURST);

@@ -139,6 +139,17 @@ impl Sockets {
         })
     }
 
+    /// Ends every connected TCP and UDP socket that fits.
+    ///
+    /// # Errors
+    /// [`FlowsError::List`]; single sockets that don't end are counted.
+    pub fn destroy_where(
+        &mut self,
+        fits: impl FnMut(&SocketRecord) -> bool,
+    ) -> Result<Destroyed, FlowsError> {
+        self.destroy(fits)
+    }
+
     fn destroy(
         &mut self,
         mut fits: impl FnMut(&SocketRecord) -> bool,

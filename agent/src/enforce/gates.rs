@@ -8,13 +8,13 @@
 use super::cell::{BRIDGE, Cell, INET, Kind, NETDEV};
 use super::elements::{BATCH, Elements, nft};
 use super::expression::{each, one};
-use super::netlink::{
-    CREATE, NetlinkError, Open, REQUEST, Writer, attribute, text_of, u32_at,
-};
+use super::netlink::{CREATE, NetlinkError, Open, REQUEST, Writer, attribute, text_of, u32_at};
 use super::skeleton::{
-    GATE_PREFIX, LISTENING, MEASURES, SENDER_MAC, SENDERS, SENT, TABLE, WORKLOAD, cgroup_set, device_chain,
+    GATE_PREFIX, LISTENING, MEASURES, SENDER_MAC, SENDERS, SENT, TABLE, WORKLOAD, cgroup_set,
+    device_chain,
 };
 use std::collections::BTreeMap;
+use std::fmt;
 
 const NEW_CHAIN: u16 = nft(3);
 const GET_CHAIN: u16 = nft(4);
@@ -241,6 +241,12 @@ fn device_of(hook: &[u8]) -> Option<String> {
         .map(text_of)
 }
 
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
 /// Whether a device of this name is here.
 pub(super) fn is_device(name: &str) -> bool {
     use rustix::net::{AddressFamily, SocketType, netdevice, socket};
@@ -276,15 +282,13 @@ impl Elements {
     }
 
     /// The hooks that are there, and whether each is as it was made.
-    pub(super) fn gates(&mut self) -> Result<BTreeMap<Gate, bool>, NetlinkError> {
+    pub(super) fn read_gates(&mut self) -> Result<BTreeMap<Gate, bool>, NetlinkError> {
         let mut all = BTreeMap::new();
         for family in [INET, NETDEV, BRIDGE] {
             let head = [family, 0, 0, 0];
             let ours = |body: &[u8]| attribute(body, 1).map(text_of).as_deref() == Some(TABLE);
-            let chains = self.channel.dump(
-                GET_CHAIN,
-                &head,
-                |found: &mut Vec<(Gate, bool)>, answer| {
+            let chains =
+                self.channel.dump(GET_CHAIN, &head, |found: &mut Vec<(Gate, bool)>, answer| {
                     let body = answer.body.get(4..).unwrap_or_default();
                     if let Some(hook) = Gate::read(family, body).filter(|_| ours(body)) {
                         let placed = attribute(body, 4).is_some_and(|place| {
@@ -295,8 +299,7 @@ impl Elements {
                         });
                         found.push((hook, placed));
                     }
-                },
-            );
+                });
             let chains = match chains {
                 Ok(chains) => chains,
                 // A kernel without the family of bridges has no hook of it.

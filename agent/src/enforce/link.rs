@@ -133,6 +133,17 @@ pub fn refusal(device: &str, plan: &Plan, break_glass: bool) -> Option<Refusal> 
     })
 }
 
+/// Why frames that come in by a device may not be cut: answers of the collector are among them.
+pub(super) fn is_way_to_collector(device: &str, plan: &Plan) -> Option<String> {
+    if device == "lo" {
+        return Some("the loopback is this host itself".to_owned());
+    }
+    plan.collector
+        .iter()
+        .find(|end| way_to(**end).as_deref() == Some(device))
+        .map(|end| format!("the collector at {end} answers by {device}"))
+}
+
 /// The device by which packets to an endpoint leave; `None` when there is no route.
 fn way_to(endpoint: SocketAddr) -> Option<String> {
     let any = if endpoint.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };

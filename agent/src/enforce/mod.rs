@@ -4,15 +4,22 @@
 //! ours that drops nothing until an element of a set says so, elements that end by themselves, and proof.
 //! Must not know: packets, detectors, policy modes, tokio, the network beyond this host's own kernel.
 
+mod allowance;
+mod cell;
 mod conntrack;
 mod coverage;
+mod desired;
 mod drift;
 mod elements;
 mod executor;
+mod expression;
 mod flows;
+mod gates;
 mod hooks;
 mod known;
+pub mod link;
 pub(crate) mod netlink;
+mod open;
 mod owner;
 mod packet_log;
 mod plan;
@@ -20,23 +27,29 @@ mod proof;
 mod skeleton;
 mod transplant;
 
+pub use allowance::Spent;
 pub use conntrack::{Tracked, TrackedError};
-pub use coverage::coverage;
+pub use coverage::{Bell, Look, coverage, explain, is_always, kind, kinds};
+pub use desired::Measured;
 pub use drift::{Change, Changes};
 pub use elements::{Count, Counters};
 pub use executor::RunNftError;
 pub use flows::{Destroyed, FlowsError, SocketRecord, Sockets};
 pub use known::{BATCH_ELEMENTS, Key, KnownHand, KnownSet};
 pub use netlink::NetlinkError;
+pub use open::open_for;
 pub use owner::{Eye, Ownership};
 pub use packet_log::packet_log;
-pub use plan::{Plan, Refusal, is_cut};
+pub use plan::{Ends, KernelAllowance, Plan, Refusal, is_cut, is_held};
 pub use skeleton::{
-    DEFAULT_TIMEOUT_SECS, LOG_GROUP, TABLE, device_chain, removal, skeleton, to_json,
+    ALLOWANCE_DESTINATIONS, ALLOWANCE_TABLE, DEFAULT_TIMEOUT_SECS, LOG_GROUP, TABLE, device_chain, removal, skeleton, to_json,
 };
 
-use elements::{Cell, Elements, Found};
-use sekisho_schema::{ContainmentId, ContainmentSet, Scope, Span, Timestamp};
+use crate::target::Targets;
+use cell::Cell;
+use desired::{Aim, Desired};
+use elements::Elements;
+use sekisho_schema::{ContainmentId, ContainmentSet, Measure, Scope, Span, Timestamp};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -157,6 +170,8 @@ pub struct Held {
     pub id: ContainmentId,
     /// Its scope.
     pub scope: Scope,
+    /// How it is held.
+    pub measure: Measure,
     /// How long the kernel holds it yet: the shortest of its elements.
     pub until_in: Span,
 }
@@ -192,17 +207,12 @@ pub enum Drift {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Hold {
-    id: ContainmentId,
-    until: Timestamp,
-}
-
 /// Holds containments in the kernel of this network namespace.
 pub struct Enforcer {
     elements: Elements,
     plan: Plan,
-    holding: BTreeMap<Cell, Hold>,
+    holding: Desired,
+    aim: Aim,
     fingerprint: [u64; 2],
     owner: owner::Owner,
 }
@@ -217,6 +227,7 @@ impl Enforcer {
             elements: Elements::open()?,
             plan: Plan::default(),
             holding: BTreeMap::new(),
+            aim: Aim::default(),
             fingerprint: [0; 2],
             owner: owner::Owner::default(),
         };
@@ -246,15 +257,29 @@ impl Enforcer {
             Err(error) if error.is_absent() => {}
             Err(error) => return Err(error.into()),
         }
-        self.load(plan, &stale)?;
-        self.plan = plan.clone();
+        self.plan = self.load_whole(plan, &stale)?;
+        self.aim.asked = (self.plan != *plan).then(|| plan.clone());
         self.adopt()?;
+        self.restore_gates()?;
         self.elements.learn_hooks()?;
         self.fingerprint = self.elements.fingerprint()?;
         if self.holding.is_empty() {
             self.rest();
         }
         Ok(())
+    }
+
+    /// Loads a plan; without the bridge where the kernel has no rules for it. Returns the plan that was loaded.
+    fn load_whole(&mut self, plan: &Plan, stale: &[String]) -> Result<Plan, OpenEnforcerError> {
+        self.renew_allowance(plan)?;
+        match self.load(plan, stale) {
+            Err(error) if plan.bridged => {
+                let plain = Plan { bridged: false, ..plan.clone() };
+                self.load(&plain, stale).map_err(|_| error)?;
+                Ok(plain)
+            }
+            done => done.map(|()| plan.clone()),
+        }
     }
 
     /// Whether the kernel holds elements in sets of ours, whoever put them there; changes nothing.
@@ -278,6 +303,7 @@ impl Enforcer {
             elements: Elements::open_knowing(&self.elements.hooks)?,
             plan: self.plan.clone(),
             holding: self.holding.clone(),
+            aim: self.aim.clone(),
             fingerprint: self.fingerprint,
             owner: owner::Owner::default(),
         })
@@ -288,18 +314,43 @@ impl Enforcer {
     /// # Errors
     /// [`NetlinkError`] when the sets can't be read.
     pub fn held(&mut self) -> Result<Vec<Held>, NetlinkError> {
-        let mut held: BTreeMap<(Scope, String), Span> = BTreeMap::new();
+        let mut held: BTreeMap<(Scope, String), (Measure, Span)> = BTreeMap::new();
         for (cell, found) in self.elements.read()? {
-            let (Some(scope), Some(id), Some(left)) = (cell.scope(), found.id, found.left) else {
+            // A scope too long for its element is known by name to whoever wrote it.
+            let written = self.holding.get(&cell).and_then(|hold| hold.scope.clone());
+            let (Some(scope), Some(id), Some(left)) = (found.scope.or(written), found.id, found.left)
+            else {
                 continue;
             };
             let left = span(left);
-            held.entry((scope, id)).and_modify(|least| *least = (*least).min(left)).or_insert(left);
+            held.entry((scope, id))
+                .and_modify(|(_, least)| *least = (*least).min(left))
+                .or_insert((found.measure, left));
         }
-        Ok(held
-            .into_iter()
-            .map(|((scope, id), until_in)| Held { id: ContainmentId(id), scope, until_in })
-            .collect())
+        let held = held.into_iter().map(|((scope, id), (measure, until_in))| Held {
+            id: ContainmentId(id),
+            scope,
+            measure,
+            until_in,
+        });
+        Ok(held.collect())
+    }
+
+    /// The same as [`Enforcer::apply`], with what the scopes of the set are on this host now.
+    ///
+    /// A workload, a container or an inside host without a target is refused; what the kernel holds of it
+    /// already, under the same name, stays.
+    ///
+    /// # Errors
+    /// [`ApplyError`], as there.
+    pub fn apply_with(
+        &mut self,
+        set: &ContainmentSet,
+        targets: &Targets,
+        now: Timestamp,
+    ) -> Result<Applied, ApplyError> {
+        self.aim.targets.clone_from(targets);
+        self.apply(set, now)
     }
 
     /// Makes the kernel hold exactly this set: one commit for all that changed, both tables together.
@@ -307,25 +358,28 @@ impl Enforcer {
     /// # Errors
     /// [`ApplyError`]: scopes that are refused are named, before anything is written, and the others applied.
     pub fn apply(&mut self, set: &ContainmentSet, now: Timestamp) -> Result<Applied, ApplyError> {
-        let (desired, refused) = self.desired(set, now);
+        let (mut desired, mut refused) = self.desired(set, now);
+        let kernel = |source| ApplyError::Kernel { generation: set.generation, source };
+        self.open_gates(&mut desired, &mut refused).map_err(kernel)?;
         let mut touched: Vec<&ContainmentId> = Vec::new();
         let mut asserts = Vec::new();
         for (cell, hold) in &desired {
-            if self
-                .holding
-                .get(cell)
-                .is_some_and(|held| held.id == hold.id && near(held.until, hold.until, SAME_END))
-            {
+            if self.holding.get(cell).is_some_and(|held| {
+                held.id == hold.id
+                    && near(held.until, hold.until, SAME_END)
+                    && (cell.is_shared() || held.measure == hold.measure)
+            }) {
                 continue;
             }
-            touched.extend(cell.scope().is_some().then_some(&hold.id));
-            asserts.push((*cell, hold.id.0.as_str(), duration(hold.until.since(now))));
+            touched.extend((!cell.is_shared()).then_some(&hold.id));
+            asserts.push(desired::assert(*cell, hold, now));
         }
+        self.tallies(&mut asserts).map_err(kernel)?;
         let mut releases = Vec::new();
         for (cell, hold) in self.holding.iter().filter(|(cell, _)| !desired.contains_key(cell)) {
             // What has ended needs no commit.
             if hold.until > now {
-                touched.extend(cell.scope().is_some().then_some(&hold.id));
+                touched.extend((!cell.is_shared()).then_some(&hold.id));
                 releases.push(*cell);
             }
         }
@@ -339,10 +393,11 @@ impl Enforcer {
             if self.adopt().is_err() {
                 self.holding.clear();
             }
-            return Err(ApplyError::Kernel { generation: set.generation, source });
+            return Err(kernel(source));
         }
         let applied = Applied { generation: set.generation, committed_at: clock(), changed };
         self.holding = desired;
+        self.close_gates();
         if self.holding.is_empty() {
             self.rest();
         }
@@ -352,7 +407,7 @@ impl Enforcer {
                 let partial = Box::new(Partial { applied, refused });
                 Err(match why {
                     Refusal::Exempt(_) => ApplyError::Exempt { id, scope, why, partial },
-                    Refusal::Unsupported => ApplyError::Unsupported { id, scope, why, partial },
+                    Refusal::Unsupported(_) => ApplyError::Unsupported { id, scope, why, partial },
                 })
             }
         }
@@ -380,8 +435,15 @@ impl Enforcer {
             // What is held cuts nothing while no packet meets it.
             drift = ["inet", "netdev"].map(|table| Drift::Ruleset { table }).to_vec();
         }
+        // What is held of a scope that nobody has found out here counts as desired under its name.
+        self.remember(found.clone(), now);
         let (desired, _) = self.desired(set, now);
+        self.elements.gates = self.elements.read_gates()?;
         for (cell, hold) in &desired {
+            drift.extend(self.shut(cell).map(|gate| Drift::Missing {
+                id: hold.id.clone(),
+                element: gate.to_string(),
+            }));
             let left = found
                 .get(cell)
                 .filter(|element| element.id.as_deref() == Some(hold.id.0.as_str()))
@@ -405,7 +467,6 @@ impl Enforcer {
                 .filter(|cell| !desired.contains_key(cell))
                 .map(|cell| Drift::Foreign { element: cell.to_string() }),
         );
-        self.remember(found, now);
         Ok(drift)
     }
 
@@ -419,8 +480,8 @@ impl Enforcer {
 
     /// The plan in force.
     #[must_use]
-    pub const fn plan(&self) -> &Plan {
-        &self.plan
+    pub fn plan(&self) -> &Plan {
+        self.aim.asked.as_ref().unwrap_or(&self.plan)
     }
 
     /// Removes both tables, and every containment with them.
@@ -428,38 +489,10 @@ impl Enforcer {
     /// # Errors
     /// [`OpenEnforcerError`] when nft refuses; the tables stay.
     pub fn remove() -> Result<(), OpenEnforcerError> {
-        Ok(executor::load(&to_json(&removal())?)?)
-    }
-
-    /// The cells that a set asks for, and what of it is refused; leases that have ended ask for nothing.
-    fn desired(
-        &self,
-        set: &ContainmentSet,
-        now: Timestamp,
-    ) -> (BTreeMap<Cell, Hold>, Vec<Refused>) {
-        let mut desired: BTreeMap<Cell, Hold> = BTreeMap::new();
-        let mut refused = Vec::new();
-        for (id, containment) in &set.containments {
-            if let Some(why) = self.plan.refusal(&containment.scope) {
-                refused.push(Refused { id: id.clone(), scope: containment.scope.clone(), why });
-                continue;
-            }
-            if containment.until <= now {
-                continue;
-            }
-            for cell in Cell::of(&containment.scope, &self.plan.uplinks) {
-                let hold = Hold {
-                    id: id.clone(),
-                    until: containment.until.min(now.after(span(elements::LONGEST))),
-                };
-                // Two containments of one scope are one element: the longer lease names it.
-                let longest = desired.entry(cell).or_insert_with(|| hold.clone());
-                if longest.until < hold.until {
-                    *longest = hold;
-                }
-            }
-        }
-        (desired, refused)
+        executor::load(&to_json(&removal())?)?;
+        // A kernel without rules for bridges refuses this, and has no such table.
+        let _ = executor::load(&to_json(&skeleton::removal_of_bridge())?);
+        Ok(())
     }
 
     /// Lets no packet meet the empty lists; when that can't be done they cost a little, and judge as well.
@@ -480,40 +513,6 @@ impl Enforcer {
         let found = self.elements.read()?;
         self.remember(found, clock());
         Ok(())
-    }
-
-    fn remember(&mut self, found: BTreeMap<Cell, Found>, now: Timestamp) {
-        self.holding = found
-            .into_iter()
-            .map(|(cell, found)| {
-                // An element without an end or a name is nobody's: it differs from every desire, and apply releases it.
-                let until = found.left.map_or(Timestamp::MAX, |left| now.after(span(left)));
-                (cell, Hold { id: ContainmentId(found.id.unwrap_or_default()), until })
-            })
-            .collect();
-    }
-
-    /// Arms the devices of a new plan with what is held for the old one.
-    fn rearm(&mut self, plan: &Plan) -> Result<(), NetlinkError> {
-        let now = clock();
-        let mut new: BTreeMap<Cell, Hold> = BTreeMap::new();
-        for (cell, hold) in self.holding.iter().filter(|(_, hold)| !hold.id.0.is_empty()) {
-            let Some(scope) = cell.scope() else { continue };
-            for other in Cell::of(&scope, &plan.uplinks) {
-                if !self.holding.contains_key(&other) {
-                    new.insert(other, hold.clone());
-                }
-            }
-        }
-        let asserts: Vec<_> = new
-            .iter()
-            .map(|(cell, hold)| (*cell, hold.id.0.as_str(), duration(hold.until.since(now))))
-            .collect();
-        match self.elements.commit(&[], &asserts) {
-            // A set that an older version had not is made by the load that follows.
-            Err(error) if error.is_absent() => Ok(()),
-            result => result,
-        }
     }
 }
 

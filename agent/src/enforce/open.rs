@@ -45,10 +45,12 @@ pub fn open_for(
         Scope::Host => {
             open.push("the inside networks of the policy stay in reach, and whatever there speaks for this host: resolvers, proxies, mail".to_owned());
             exemptions(&mut open, plan);
+            services(&mut open, plan);
         }
         Scope::ManagementOnly => {
             names(&mut open, plan);
             exemptions(&mut open, plan);
+            services(&mut open, plan);
         }
         Scope::Link(device) => open.push(format!(
             "other devices than {device}; and nothing in the kernel raises it when this program and its guardian are gone"
@@ -62,7 +64,9 @@ fn destination(open: &mut Vec<String>, measure: Measure, address: std::net::IpAd
     open.push(format!(
         "other addresses of the same peer: whoever speaks with {address} may know another (QUIC changes over by itself)"
     ));
-    open.push("a peer that is reached through a proxy, a resolver or a relay on the inside".to_owned());
+    open.push(
+        "a peer that is reached through a proxy, a resolver or a relay on the inside".to_owned(),
+    );
     if measure.is_cut() {
         open.push("frames of raw senders with an 802.1Q tag".to_owned());
     }
@@ -70,7 +74,9 @@ fn destination(open: &mut Vec<String>, measure: Measure, address: std::net::IpAd
 }
 
 fn workload(open: &mut Vec<String>, plan: &Plan, target: Option<&Target>) {
-    open.push("frames of packet sockets: they belong to no cgroup at the hooks of packets".to_owned());
+    open.push(
+        "frames of packet sockets: they belong to no cgroup at the hooks of packets".to_owned(),
+    );
     open.push("sockets that were made in another cgroup: handed over (socket activation), inherited, or accepted by a listener made elsewhere".to_owned());
     open.push("the loopback, but for ports 53 and 853 and declared proxies: any other service there that speaks for it".to_owned());
     open.push("a restart of the workload in a new cgroup, until that is found".to_owned());
@@ -83,25 +89,22 @@ fn workload(open: &mut Vec<String>, plan: &Plan, target: Option<&Target>) {
         }
     }
     exemptions(open, plan);
+    services(open, plan);
 }
 
 fn sender(open: &mut Vec<String>, plan: &Plan, target: Option<&Target>) {
     let (ports, macs, addresses) = target.map_or((0, 0, 0), |target| {
-        let ports = target.ports.iter().filter(|port| !plan.uplinks.contains(port));
-        (ports.count(), target.macs.len(), target.addresses.len())
+        (target.ports.len(), target.macs.len(), target.addresses.len())
     });
-    for port in target.into_iter().flat_map(|target| &target.ports) {
-        if plan.uplinks.contains(port) {
-            open.push(format!("{port} leads outside too and is not cut as a port"));
-        }
-    }
     if ports == 0 && macs == 0 && addresses > 0 {
         open.push("it is known by address alone: another address passes".to_owned());
     } else if ports == 0 && macs > 0 {
         open.push("its port is not known: another hardware address passes".to_owned());
     }
     if !plan.bridged && ports == 0 {
-        open.push("other hosts on its own network: this host is not the bridge between them".to_owned());
+        open.push(
+            "other hosts on its own network: this host is not the bridge between them".to_owned(),
+        );
     }
     open.push("ARP, neighbour discovery and DHCP on its own network".to_owned());
     names(open, plan);
@@ -129,7 +132,6 @@ fn exemptions(open: &mut Vec<String>, plan: &Plan) {
             open.push(format!("exempt peer \"{name}\" ({to})"));
         }
     }
-    services(open, plan);
     if !plan.collector.is_empty() {
         open.push("the collector's endpoints, for every program".to_owned());
     }
@@ -139,7 +141,9 @@ fn services(open: &mut Vec<String>, plan: &Plan) {
     use sekisho_schema::policy::Exemption;
     for exemption in &plan.exempt {
         if let Exemption::Service { name, transport, port, from } = exemption {
-            open.push(format!("answers of exempt service \"{name}\" ({transport}/{port}) to {from}"));
+            open.push(format!(
+                "answers of exempt service \"{name}\" ({transport}/{port}) to {from}"
+            ));
         }
     }
 }
@@ -167,7 +171,8 @@ mod tests {
         assert!(open("dest:203.0.113.9", cut, &plan, None).contains("QUIC"));
         assert!(open("dest:203.0.113.9", Measure::Observe, &plan, None).contains("only counted"));
         assert!(
-            open("dest:203.0.113.9", Measure::Quota { bytes: 5000 }, &plan, None).contains("5000 bytes")
+            open("dest:203.0.113.9", Measure::Quota { bytes: 5000 }, &plan, None)
+                .contains("5000 bytes")
         );
         assert!(open("host", cut, &plan, None).contains("inside networks"));
         let managed = open("management-only", cut, &plan, None);

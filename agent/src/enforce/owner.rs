@@ -1,6 +1,7 @@
 //! Whose tables they are: the kernel lets only the socket that owns a table change it, and keeps a
 //! persistent one when that socket is gone.
 
+use super::desired::Aim;
 use super::elements::{BATCH, nft};
 use super::executor;
 use super::hooks::Hook;
@@ -62,9 +63,16 @@ impl Flags {
     }
 }
 
-/// What an enforcer does about owning its tables.
+/// What an enforcer does about owning its tables, and what it built last.
+#[derive(Default)]
+pub(super) struct Owner {
+    stance: Stance,
+    /// The document for nft and what it came to: whatever somebody takes away is put back without nft.
+    built: Option<(serde_json::Value, Ruleset)>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Owner {
+enum Stance {
     /// nft loads rulesets where everybody sees them.
     #[default]
     Nobody,
@@ -80,6 +88,7 @@ pub(super) enum Owner {
 #[derive(Clone, Debug, Default)]
 pub struct Eye {
     plan: Plan,
+    aim: Aim,
     fingerprint: [u64; 2],
     hooks: Vec<Hook>,
     refused: Option<String>,
@@ -91,7 +100,13 @@ pub(super) type Place = (u8, String);
 impl Owner {
     /// Whether it may change nothing.
     pub(super) const fn only_looks(&self) -> bool {
-        matches!(self, Self::Eyes(_))
+        matches!(self.stance, Stance::Eyes(_))
+    }
+}
+
+impl From<Stance> for Owner {
+    fn from(stance: Stance) -> Self {
+        Self { stance, built: None }
     }
 }
 
@@ -110,22 +125,23 @@ impl Enforcer {
     /// [`NetlinkError`] when the kernel can't be spoken to.
     pub fn open_holding(own: bool) -> Result<Self, NetlinkError> {
         let mut elements = Elements::open()?;
-        let owner = if !own {
-            Owner::Refused("the configuration says so".to_owned())
+        let stance = if !own {
+            Stance::Refused("the configuration says so".to_owned())
         } else {
             match probe(&mut elements.channel) {
-                Ok(()) => Owner::Us,
-                Err(error) => Owner::Refused(format!("this kernel knows no owners that persist: {error}")),
+                Ok(()) => Stance::Us,
+                Err(error) => Stance::Refused(format!("this kernel knows no owners that persist: {error}")),
             }
         };
         let mut enforcer = Self {
             elements,
             plan: Plan::default(),
             holding: BTreeMap::new(),
+            aim: Aim::default(),
             fingerprint: [0; 2],
-            owner,
+            owner: stance.into(),
         };
-        if enforcer.owner == Owner::Us {
+        if enforcer.owner.stance == Stance::Us {
             enforcer.claim()?;
         }
         match enforcer.adopt() {
@@ -144,12 +160,13 @@ impl Enforcer {
     /// What another thread needs to see whether the ruleset is as it was loaded.
     #[must_use]
     pub fn eye(&self) -> Eye {
-        let refused = match &self.owner {
-            Owner::Refused(why) => Some(why.clone()),
-            Owner::Nobody | Owner::Us | Owner::Eyes(_) => None,
+        let refused = match &self.owner.stance {
+            Stance::Refused(why) => Some(why.clone()),
+            Stance::Nobody | Stance::Us | Stance::Eyes(_) => None,
         };
         let hooks = self.elements.hooks.clone();
-        Eye { plan: self.plan.clone(), fingerprint: self.fingerprint, hooks, refused }
+        let aim = self.aim.clone();
+        Eye { plan: self.plan.clone(), aim, fingerprint: self.fingerprint, hooks, refused }
     }
 
     /// Reads and proves, with sockets of its own; where the tables are owned it can change nothing.
@@ -161,8 +178,9 @@ impl Enforcer {
             elements: Elements::open_knowing(&eye.hooks)?,
             plan: eye.plan.clone(),
             holding: BTreeMap::new(),
+            aim: eye.aim.clone(),
             fingerprint: eye.fingerprint,
-            owner: Owner::Eyes(eye.refused.clone()),
+            owner: Stance::Eyes(eye.refused.clone()).into(),
         })
     }
 
@@ -177,8 +195,8 @@ impl Enforcer {
         } else if tables.values().all(|table| table.flags & OWNER != 0 && table.owner == us) {
             Ownership::Owned
         } else {
-            let why = match &self.owner {
-                Owner::Refused(why) | Owner::Eyes(Some(why)) => why.clone(),
+            let why = match &self.owner.stance {
+                Stance::Refused(why) | Stance::Eyes(Some(why)) => why.clone(),
                 _ if tables.values().any(|table| table.flags & OWNER != 0) => {
                     "another process owns them".to_owned()
                 }
@@ -228,11 +246,12 @@ impl Enforcer {
 
     /// Loads the ruleset of a plan: by nft where the tables are anybody's, else over the owning socket.
     pub(super) fn load(&mut self, plan: &Plan, stale: &[String]) -> Result<(), OpenEnforcerError> {
-        if self.owner == Owner::Nobody {
+        if self.owner.stance == Stance::Nobody {
             return Ok(executor::load(&to_json(&skeleton(plan, stale))?)?);
         }
         let document = to_json(&skeleton(plan, &[]))?;
-        let ruleset = match Ruleset::build(&document) {
+        let known = self.owner.built.take().filter(|(built, _)| *built == document);
+        let ruleset = match known.map_or_else(|| Ruleset::build(&document), |(_, known)| Ok(known)) {
             Ok(ruleset) => ruleset,
             Err(TransplantError::Scratch(error)) => {
                 return self.load_shared(plan, stale, &error);
@@ -241,7 +260,7 @@ impl Enforcer {
             Err(TransplantError::Netlink(error)) => return Err(error.into()),
         };
         let tables = list(&mut self.elements.channel)?;
-        let flags = if self.owner == Owner::Us { Flags::Ours } else { Flags::None };
+        let flags = if self.owner.stance == Stance::Us { Flags::Ours } else { Flags::None };
         // Flags are given to a table when it is made; one that an older version made has to be made anew.
         let wrong = |table: &Listed| (table.flags & PERSIST != 0) != (flags == Flags::Ours);
         let anew = tables.values().any(wrong);
@@ -252,6 +271,7 @@ impl Enforcer {
             }
             done => done?,
         }
+        self.owner.built = Some((document, ruleset));
         Ok(())
     }
 
@@ -262,7 +282,7 @@ impl Enforcer {
         stale: &[String],
         why: &std::io::Error,
     ) -> Result<(), OpenEnforcerError> {
-        self.owner = Owner::Refused(format!("no namespace to build the ruleset in: {why}"));
+        self.owner.stance = Stance::Refused(format!("no namespace to build the ruleset in: {why}"));
         let persistent = list(&mut self.elements.channel)?.values().any(|table| table.flags & PERSIST != 0);
         if persistent {
             self.remove_held()?;

@@ -1,8 +1,10 @@
 //! Proof of a cut, without a peer: read back, then try to send.
 
+use super::desired::needs_target;
+use super::elements::Found;
 use super::plan::is_cut;
 use super::{Cell, Enforcer};
-use sekisho_schema::{Containment, Proof, Scope, Transport};
+use sekisho_schema::{Containment, Measure, Proof, Scope, Transport};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -49,15 +51,23 @@ impl Probe {
 impl Enforcer {
     /// Tries whether a containment that was applied holds.
     ///
-    /// The probe is one UDP packet to the discard port of the contained destination, or for a whole-host cut to an
+    /// Less than a cut is read back only, and its proof says nothing of a cut. For a workload or a sender behind this
+    /// host no packet of ours can stand: it is proven once the kernel has dropped one of such a scope. For all others
+    /// the probe is one UDP packet to the discard port of the contained destination, or for a whole-host cut to an
     /// address that belongs to nobody. None is sent when the kernel doesn't hold the elements. Blocks for up to 300 ms
     /// for each endpoint of the collector that does not answer.
     pub fn prove(&mut self, containment: &Containment) -> Proof {
         let mut proof = Proof::default();
         let intact = self.check_ruleset(&mut proof);
-        let held = self.check_elements(&containment.scope, &mut proof);
+        let held = self.check_elements(containment, &mut proof);
+        let is_cut = matches!(containment.measure, Measure::Cut | Measure::Freeze);
         let mut proven = false;
-        if intact && held {
+        if !is_cut {
+            // Whoever is slowed down or counted would get the probe, and be told.
+            proof.checks.insert("probe".to_owned(), "none: it would arrive".to_owned());
+        } else if needs_target(&containment.scope) {
+            proven = intact && held && self.check_drops(&containment.scope, &mut proof);
+        } else if intact && held {
             let probes = self.probe(&containment.scope);
             proven = !probes.is_empty()
                 && probes.iter().any(|(_, probe)| *probe == Probe::Cut)
@@ -68,8 +78,8 @@ impl Enforcer {
                     .map(|(family, probe)| (format!("probe_{family}"), probe.text().to_owned())),
             );
         }
-        proof.cut = Some(if proven { "proven" } else { "unproven" }.to_owned());
-        let spared = intact & self.check_exemptions(&containment.scope, &mut proof);
+        proof.cut = is_cut.then(|| if proven { "proven" } else { "unproven" }.to_owned());
+        let spared = intact & self.check_exemptions(containment, &mut proof);
         proof.exemptions = Some(if spared { "ok" } else { "broken" }.to_owned());
         proof
     }
@@ -84,24 +94,79 @@ impl Enforcer {
         ok
     }
 
-    fn check_elements(&mut self, scope: &Scope, proof: &mut Proof) -> bool {
-        let cells = Cell::of(scope, &self.plan.uplinks);
-        let (ok, text) = match self.elements.read() {
-            Ok(found) => {
-                let held = cells
-                    .iter()
-                    .filter(|cell| {
-                        found
-                            .get(cell)
-                            .is_some_and(|element| element.left.is_some_and(|left| !left.is_zero()))
-                    })
-                    .count();
-                (held == cells.len() && held > 0, format!("{held} of {}", cells.len()))
+    fn check_elements(&mut self, containment: &Containment, proof: &mut Proof) -> bool {
+        let (scope, measure) = (&containment.scope, containment.measure);
+        let found = match self.elements.read() {
+            Ok(found) => found,
+            Err(error) => {
+                proof.checks.insert("read_back".to_owned(), error.to_string());
+                return false;
             }
-            Err(error) => (false, error.to_string()),
         };
-        proof.checks.insert("read_back".to_owned(), text);
-        ok
+        let cells = match self.aim.targets.get(scope) {
+            // Known to the kernel alone: what it has under this name must at least be there.
+            None if needs_target(scope) => {
+                let own = |element: &Found| element.id.as_deref() == Some(&containment.id.0);
+                found.iter().filter(|(_, element)| own(element)).map(|(cell, _)| *cell).collect()
+            }
+            target => {
+                let mut cells = Cell::of(scope, measure, target, &self.plan);
+                // What could not be looked at here is told as open, and is not held.
+                cells.retain(|cell| self.is_reachable(cell));
+                cells
+            }
+        };
+        let held = cells
+            .iter()
+            .filter(|cell| {
+                found.get(cell).is_some_and(|element| {
+                    element.left.is_some_and(|left| !left.is_zero())
+                        && (!cell.slot.kind.is_measure() || element.measure == measure)
+                })
+            })
+            .count();
+        proof.checks.insert("read_back".to_owned(), format!("{held} of {}", cells.len()));
+        let gates = self.check_gates(&cells, proof);
+        held == cells.len() && held > 0 && gates
+    }
+
+    /// Whether the gates of cells are there as they were made.
+    fn check_gates(&mut self, cells: &[Cell], proof: &mut Proof) -> bool {
+        match self.elements.read_gates() {
+            Ok(gates) => self.elements.gates = gates,
+            Err(error) => {
+                proof.checks.insert("gates".to_owned(), error.to_string());
+                return false;
+            }
+        }
+        let shut: Vec<String> =
+            cells.iter().filter_map(|cell| self.shut(cell)).map(|gate| gate.to_string()).collect();
+        if !shut.is_empty() {
+            proof.checks.insert("gates".to_owned(), format!("not there: {}", shut.join(", ")));
+        }
+        shut.is_empty()
+    }
+
+    /// Whether the kernel has dropped packets of workloads or senders behind this host.
+    fn check_drops(&mut self, scope: &Scope, proof: &mut Proof) -> bool {
+        let dropped = match self.elements.counters() {
+            Ok(counters) => match scope {
+                Scope::Cgroup(_) => counters.workloads.packets,
+                Scope::Internal(_) => counters.senders.packets,
+                _ => counters.workloads.packets.saturating_add(counters.senders.packets),
+            },
+            Err(error) => {
+                proof.checks.insert("drops".to_owned(), error.to_string());
+                return false;
+            }
+        };
+        let text = match dropped {
+            0 => "no packet of such a scope was seen yet, and none of ours can stand for it"
+                .to_owned(),
+            packets => format!("{packets} packets of such scopes dropped"),
+        };
+        proof.checks.insert("drops".to_owned(), text);
+        dropped > 0
     }
 
     /// One probe per address family; for a destination, of its family alone.
@@ -182,7 +247,8 @@ impl Enforcer {
         }
     }
 
-    fn check_exemptions(&mut self, scope: &Scope, proof: &mut Proof) -> bool {
+    fn check_exemptions(&mut self, containment: &Containment, proof: &mut Proof) -> bool {
+        let scope = &containment.scope;
         let mut ok = true;
         for endpoint in self.plan.collector.clone() {
             let (reached, text) = self.reach(endpoint);

@@ -4,32 +4,42 @@
 //! so that output, postrouting and every device judge by the very same list. The base chains go while nothing
 //! is contained (`hooks.rs`); destinations known beforehand have tables of their own.
 
+mod allowance;
+mod exempt;
 mod known;
+mod layer;
+mod levels;
 mod terms;
 
+pub use self::allowance::ALLOWANCE_DESTINATIONS;
+pub(super) use self::allowance::{SPENT, SPENT_REST, SPENT4, SPENT6};
 pub use self::known::LOG_GROUP;
+pub(super) use self::levels::{
+    GATE_PREFIX, LISTENER, LISTENING, MEASURES, OBSERVE4, OBSERVE6, QUOTA4, QUOTA6, SENDER_MAC,
+    SENDER_PORT, SENDER4, SENDER6, SENDERS, SENT, THROTTLE4, THROTTLE6, WORKLOAD, cgroup_set,
+};
 
 use super::plan::Plan;
 use ipnet::IpNet;
 use nftables::expr::{Expression, MetaKey};
 use nftables::schema::{
     Chain, Counter, FlushObject, NfCmd, NfListObject, NfObject, Nftables, Rule, Set, SetFlag,
-    SetType, SetTypeValue, Table,
+    SetTypeValue, Table,
 };
 use nftables::stmt::{JumpTarget, Operator, Statement};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
-use sekisho_schema::Transport;
-use sekisho_schema::policy::Exemption;
+use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use exempt::Spared;
+use layer::Layer;
 use terms::{
-    count, ethertype, field, matches, members, meta, network_expression, not_opening, of_transport,
-    one_of, port, transport_name, with, word,
+    count, ethertype, field, matches, members, meta, network_expression, one_of, with, word,
 };
 
 /// Name of all tables: of containments `inet` and `netdev`, of destinations known beforehand `ip` and `ip6`.
 pub const TABLE: &str = "sekisho";
+/// Name of the tables of the upload allowance, `inet` and `netdev`; they are there while a plan names one.
+pub const ALLOWANCE_TABLE: &str = "sekisho_allowance";
 /// Set of contained IPv4 destinations, and the counter of what it dropped; in both tables.
 pub(super) const CUT_DEST4: &str = "cut_dest4";
 /// Set of contained IPv6 destinations, and the counter of what it dropped; in both tables.
@@ -64,6 +74,10 @@ pub const DEFAULT_TIMEOUT_SECS: u32 = 86_400;
 const EGRESS: &str = "egress";
 /// Name of the regular chain that judges what `egress` does not let pass at once.
 const LIST: &str = "list";
+/// Name of the regular chain that lets pass what no containment may touch.
+const EXEMPT: &str = "exempt";
+/// Name of the regular chain that lets pass what this host's exempt services answer.
+const SERVICES: &str = "services";
 /// Name of the base chain that every packet passes which leaves.
 pub(super) const POSTROUTING: &str = "postrouting";
 /// Name of the base chain of what this host sends.
@@ -95,32 +109,31 @@ type Statements = Vec<Statement<'static>>;
 pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
     let mut objects = Vec::new();
     for layer in Layer::ALL {
+        match layer {
+            Layer::Allowance | Layer::AllowanceFrames => {
+                allowance::fill(&mut objects, layer, plan);
+                continue;
+            }
+            Layer::Bridge if !plan.bridged => continue,
+            _ => {}
+        }
         add(&mut objects, table(layer));
-        for (name, kind) in layer.sets() {
+        for (name, kind) in layer.sets().into_iter().chain(levels::sets(layer)) {
             add(&mut objects, set(layer, name, SetTypeValue::Single(kind), None));
         }
         for (name, kind) in known::sets(layer) {
             add(&mut objects, set(layer, name, kind, Some(known::COLLECT_SECS)));
         }
-        for name in layer.counters() {
-            add(
-                &mut objects,
-                NfListObject::Counter(Counter {
-                    family: layer.family(),
-                    table: TABLE.into(),
-                    name: name.into(),
-                    handle: None,
-                    packets: None,
-                    bytes: None,
-                }),
-            );
+        for name in layer.counters().iter().chain(levels::counters(layer)) {
+            counter(&mut objects, layer, name);
         }
         let regular: &[&'static str] = match layer {
             Layer::Inet => &[EGRESS, LIST],
             Layer::Netdev => &[EGRESS, LIST, DISGUISED],
             Layer::Known4 | Layer::Known6 => &[LIST, KNOWN, BY_PORT],
+            Layer::Allowance | Layer::AllowanceFrames | Layer::Bridge => &[],
         };
-        for name in regular {
+        for name in regular.iter().chain(levels::chains(layer)) {
             refill(&mut objects, chain(layer, name));
         }
         for base in base_chains(layer, plan) {
@@ -136,7 +149,13 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
         } else {
             known::fill(&mut objects, layer, plan);
         }
-        Walk { layer, objects: &mut objects }.fill(plan);
+        if layer != Layer::Bridge {
+            Walk { layer, objects: &mut objects }.fill(plan);
+        }
+        if layer.contains() || layer == Layer::Bridge {
+            spared(&mut objects, layer, plan);
+            levels::fill(&mut objects, layer, plan);
+        }
     }
     for name in stale {
         let chain = Chain { name: name.clone().into(), ..chain(Layer::Netdev, "") };
@@ -148,8 +167,8 @@ pub fn skeleton(plan: &Plan, stale: &[String]) -> Nftables<'static> {
 
 /// The text for `nft -j`.
 ///
-/// The crate's `SetType` (0.6.3) has no `nf_proto`, which `nft -j` (1.0.6) takes and prints; the sets of
-/// address families are built as `inet_proto`, of the same size, and renamed here, the one place.
+/// What the crate's types (0.6.3) can't say and `nft -j` (1.0.6) takes is put right here, the one place: the
+/// types `nf_proto` and `cgroupsv2`, for which sets are built as `inet_proto`, and the quota of an update.
 ///
 /// # Errors
 /// What serde says when a value can't be written as JSON.
@@ -157,19 +176,37 @@ pub fn to_json(ruleset: &Nftables<'_>) -> Result<serde_json::Value, serde_json::
     let mut value = serde_json::to_value(ruleset)?;
     let objects =
         value.get_mut("nftables").and_then(serde_json::Value::as_array_mut).into_iter().flatten();
-    for kind in objects.filter_map(|object| object.pointer_mut("/add/set/type")) {
-        if kind == "inet_proto" {
-            *kind = "nf_proto".into();
+    for object in objects {
+        let of_cgroups = object
+            .pointer("/add/set/name")
+            .and_then(serde_json::Value::as_str)
+            .is_some_and(|name| name.starts_with("cgroup_"));
+        if let Some(kind) = object.pointer_mut("/add/set/type").filter(|kind| *kind == "inet_proto")
+        {
+            *kind = if of_cgroups { "cgroupsv2" } else { "nf_proto" }.into();
+        }
+        if let Some(statements) = object.pointer_mut("/add/rule/expr") {
+            allowance::nest_quota(statements);
         }
     }
     Ok(value)
 }
 
-/// The transaction that removes every table of ours with all that is in it.
+/// The transaction that removes every table of ours with all that is in it, but for the one of bridges: see [`removal_of_bridge`].
 #[must_use]
 pub fn removal() -> Nftables<'static> {
+    removal_of(Layer::ALL.into_iter().filter(|layer| *layer != Layer::Bridge))
+}
+
+/// The transaction that removes our table of bridges; a kernel without rules for bridges refuses it, and has none.
+#[must_use]
+pub(super) fn removal_of_bridge() -> Nftables<'static> {
+    removal_of([Layer::Bridge].into_iter())
+}
+
+fn removal_of(layers: impl Iterator<Item = Layer>) -> Nftables<'static> {
     let mut objects = Vec::new();
-    for layer in Layer::ALL {
+    for layer in layers {
         let table = table(layer);
         // Deleting what is not there is an error in nft 1.0.6; adding what is there is none.
         add(&mut objects, table.clone());
@@ -195,107 +232,11 @@ pub fn device_chain(device: &str) -> String {
     name
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Layer {
-    /// Containments, packets.
-    Inet,
-    /// Containments, frames.
-    Netdev,
-    /// Known addresses: a family each, so that a packet meets the look of its own family alone.
-    Known4,
-    Known6,
-}
-
-impl Layer {
-    const ALL: [Self; 4] = [Self::Inet, Self::Netdev, Self::Known4, Self::Known6];
-
-    const fn family(self) -> NfFamily {
-        match self {
-            Self::Inet => NfFamily::INet,
-            Self::Netdev => NfFamily::NetDev,
-            Self::Known4 => NfFamily::IP,
-            Self::Known6 => NfFamily::IP6,
-        }
-    }
-
-    /// Whether containments are its business.
-    const fn contains(self) -> bool {
-        matches!(self, Self::Inet | Self::Netdev)
-    }
-
-    /// The address families that can occur: whether IPv4.
-    const fn families(self) -> &'static [bool] {
-        match self {
-            Self::Inet | Self::Netdev => &[true, false],
-            Self::Known4 => &[true],
-            Self::Known6 => &[false],
-        }
-    }
-
-    fn sets(self) -> Vec<(&'static str, SetType)> {
-        let mut sets = vec![(CUT_DEST4, SetType::Ipv4Addr), (CUT_DEST6, SetType::Ipv6Addr)];
-        match self {
-            Self::Inet => sets
-                .extend([(ARMED_HOST, SetType::InetProto), (ARMED_MANAGEMENT, SetType::InetProto)]),
-            Self::Netdev => sets.extend(
-                [ARMED_HOST_DEVICE, ARMED_MANAGEMENT_DEVICE, STRICT_DEVICE]
-                    .map(|name| (name, SetType::Ifname)),
-            ),
-            Self::Known4 | Self::Known6 => sets.clear(),
-        }
-        sets
-    }
-
-    fn counters(self) -> Vec<&'static str> {
-        match self {
-            Self::Inet => vec![CUT_DEST4, CUT_DEST6, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR],
-            Self::Netdev => {
-                vec![CUT_DEST4, CUT_DEST6, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR, DISGUISED]
-            }
-            Self::Known4 | Self::Known6 => vec![COLLECTOR, KNOWN],
-        }
-    }
-
-    /// The match on a set that arms a whole-host cut.
-    fn armed(self, families: &str, devices: &str) -> Statement<'static> {
-        if self == Self::Netdev {
-            matches(meta(MetaKey::Oifname), Operator::EQ, members(devices))
-        } else {
-            matches(meta(MetaKey::Nfproto), Operator::EQ, members(families))
-        }
-    }
-
-    /// The match on the address family alone.
-    fn of_family(self, v4: bool) -> Statement<'static> {
-        let number = Expression::Number(if v4 { 4 } else { 6 });
-        match self {
-            Self::Inet => {
-                let word = word(if v4 { "ipv4" } else { "ipv6" });
-                matches(meta(MetaKey::Nfproto), Operator::EQ, word)
-            }
-            Self::Netdev => {
-                matches(meta(MetaKey::Protocol), Operator::EQ, word(if v4 { "ip" } else { "ip6" }))
-            }
-            // Tables of one family: nft refuses to ask for it, and this is always so.
-            Self::Known4 | Self::Known6 => {
-                let version = field(if v4 { "ip" } else { "ip6" }, "version");
-                matches(version, Operator::EQ, number)
-            }
-        }
-    }
-}
-
 fn base_chains(layer: Layer, plan: &Plan) -> Vec<Chain<'static>> {
-    let base = |name: String, hook, prio, dev: Option<String>| Chain {
-        _type: Some(NfChainType::Filter),
-        hook: Some(hook),
-        prio: Some(prio),
-        dev: dev.map(Cow::Owned),
-        policy: Some(NfChainPolicy::Accept),
-        name: name.into(),
-        ..chain(layer, "")
-    };
+    let base = |name, hook, prio, dev| base_chain(layer, name, hook, prio, dev);
     match layer {
+        // Their hooks are made where they are needed: gates, and the chains of the allowance.
+        Layer::Allowance | Layer::AllowanceFrames | Layer::Bridge => Vec::new(),
         Layer::Inet => vec![
             base(OUTPUT.to_owned(), NfHook::Output, PRIORITY_FIRST, None),
             // What is forwarded passes here too, with the same destination: DNAT lies before, source NAT behind.
@@ -317,6 +258,51 @@ fn base_chains(layer: Layer, plan: &Plan) -> Vec<Chain<'static>> {
     }
 }
 
+fn base_chain(
+    layer: Layer,
+    name: String,
+    hook: NfHook,
+    prio: i32,
+    dev: Option<String>,
+) -> Chain<'static> {
+    Chain {
+        _type: Some(NfChainType::Filter),
+        hook: Some(hook),
+        prio: Some(prio),
+        dev: dev.map(Cow::Owned),
+        policy: Some(NfChainPolicy::Accept),
+        name: name.into(),
+        ..chain(layer, "")
+    }
+}
+
+/// Fills the chains of what no containment may touch.
+fn spared(objects: &mut Objects, layer: Layer, plan: &Plan) {
+    Spared { layer, objects, chain: EXEMPT }.peers(plan);
+    if layer != Layer::Bridge {
+        Spared { layer, objects, chain: SERVICES }.services(plan);
+    }
+}
+
+/// Seconds of a window as the kernel counts them, one at least.
+pub(super) fn window_seconds(window: sekisho_schema::Span) -> u32 {
+    u32::try_from(window.nanos() / 1_000_000_000).unwrap_or(u32::MAX).max(1)
+}
+
+fn counter(objects: &mut Objects, layer: Layer, name: &'static str) {
+    add(
+        objects,
+        NfListObject::Counter(Counter {
+            family: layer.family(),
+            table: layer.table().into(),
+            name: name.into(),
+            handle: None,
+            packets: None,
+            bytes: None,
+        }),
+    );
+}
+
 /// Fills the list of one table, in the order that makes exemptions stronger than every cut.
 struct Walk<'a> {
     layer: Layer,
@@ -335,17 +321,16 @@ impl Walk<'_> {
                 "loopback",
             ),
         }
-        self.neighbours(plan);
-        self.dhcp(plan);
-        for endpoint in &plan.collector {
-            collector(self.objects, self.layer, LIST, *endpoint);
-        }
-        for exemption in &plan.exempt {
-            self.exemption(exemption);
-        }
         if self.layer.contains() {
+            for target in [EXEMPT, SERVICES] {
+                let jump = Statement::Jump(JumpTarget { target: target.into() });
+                self.rule(vec![jump], "what no containment may touch");
+            }
             self.cuts(plan);
         } else {
+            let mut spared = Spared { layer: self.layer, objects: self.objects, chain: LIST };
+            spared.peers(plan);
+            spared.services(plan);
             self.inside(plan);
         }
     }
@@ -373,6 +358,10 @@ impl Walk<'_> {
             ],
             "contained destinations, IPv6",
         );
+        if self.layer == Layer::Netdev {
+            levels::judged_frames(self.objects, LIST);
+        }
+        levels::names_of_host(self.objects, self.layer, plan);
         let armed = self.layer.armed(ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE);
         self.rule(
             vec![armed, count(ARMED_MANAGEMENT), Statement::Drop(None)],
@@ -444,104 +433,13 @@ impl Walk<'_> {
         }
     }
 
-    /// Neighbour discovery and multicast listener reports, only to where they have business: their types would else lead outside.
-    fn neighbours(&mut self, plan: &Plan) {
-        let kinds = [
-            "nd-router-solicit",
-            "nd-router-advert",
-            "nd-neighbor-solicit",
-            "nd-neighbor-advert",
-            "mld-listener-query",
-            "mld-listener-report",
-            "mld-listener-done",
-            "mld2-listener-report",
-        ];
-        let mut networks = ipv6(&["fe80::/10", "ff02::/16"]);
-        networks.extend(
-            plan.on_link
-                .iter()
-                .chain(&plan.inside)
-                .filter(|network| matches!(network, IpNet::V6(_))),
-        );
-        for condition in to_networks(self.layer, &networks) {
-            let kind =
-                matches(field("icmpv6", "type"), Operator::EQ, one_of(kinds.map(word).to_vec()));
-            self.rule(
-                with(condition, [kind, Statement::Accept(None)]),
-                "IPv6 neighbour discovery and multicast listening",
-            );
-        }
-    }
-
-    fn dhcp(&mut self, plan: &Plan) {
-        let mut networks: Vec<IpNet> = "255.255.255.255/32".parse().into_iter().collect();
-        // A server outside is found again by broadcast, when the lease is rebound (RFC 2131, section 4.4.5).
-        networks.extend(plan.inside.iter().filter(|network| matches!(network, IpNet::V4(_))));
-        for condition in to_networks(self.layer, &networks) {
-            self.rule(
-                with(
-                    condition,
-                    [port("udp", "sport", 68), port("udp", "dport", 67), Statement::Accept(None)],
-                ),
-                "DHCP",
-            );
-        }
-        for condition in to_networks(self.layer, &ipv6(&["ff02::1:2/128", "fe80::/10"])) {
-            self.rule(
-                with(
-                    condition,
-                    [port("udp", "sport", 546), port("udp", "dport", 547), Statement::Accept(None)],
-                ),
-                "DHCPv6",
-            );
-        }
-    }
-
-    fn exemption(&mut self, exemption: &Exemption) {
-        match exemption {
-            Exemption::Peer { name, to, transport, port: number } => {
-                for condition in to_networks(self.layer, &[*to]) {
-                    let mut rest = Vec::new();
-                    // Later fragments carry no ports: on a device the address alone decides.
-                    if self.layer != Layer::Netdev {
-                        rest.extend(transport.map(of_transport));
-                        rest.extend(transport.zip(*number).map(|(transport, number)| {
-                            port(transport_name(transport), "dport", number)
-                        }));
-                    }
-                    rest.push(Statement::Accept(None));
-                    self.rule(with(condition, rest), &format!("exempt peer: {name}"));
-                }
-            }
-            Exemption::Service { name, transport, port: number, from } => {
-                for condition in to_networks(self.layer, &[*from]) {
-                    let mut rest = vec![port(transport_name(*transport), "sport", *number)];
-                    if *transport == Transport::Tcp {
-                        rest.push(not_opening());
-                    }
-                    rest.push(Statement::Accept(None));
-                    self.rule(with(condition, rest), &format!("exempt service: {name}"));
-                }
-            }
-        }
-    }
-
     fn rule(&mut self, statements: Statements, comment: &str) {
         rule_in(self.objects, self.layer, LIST.into(), statements, comment);
     }
 }
 
-fn collector(objects: &mut Objects, layer: Layer, chain: &'static str, endpoint: SocketAddr) {
-    let address = IpNet::from(endpoint.ip().to_canonical());
-    for condition in to_networks(layer, &[address]) {
-        let rest =
-            [port("tcp", "dport", endpoint.port()), count(COLLECTOR), Statement::Accept(None)];
-        rule_in(objects, layer, chain.into(), with(condition, rest), "collector");
-    }
-}
-
 fn table(layer: Layer) -> NfListObject<'static> {
-    NfListObject::Table(Table { family: layer.family(), name: TABLE.into(), handle: None })
+    NfListObject::Table(Table { family: layer.family(), name: layer.table().into(), handle: None })
 }
 
 fn add(objects: &mut Objects, object: NfListObject<'static>) {
@@ -557,7 +455,7 @@ fn refill(objects: &mut Objects, chain: Chain<'static>) {
 fn chain(layer: Layer, name: &'static str) -> Chain<'static> {
     Chain {
         family: layer.family(),
-        table: TABLE.into(),
+        table: layer.table().into(),
         name: name.into(),
         newname: None,
         handle: None,
@@ -589,7 +487,7 @@ fn rule_in(
         objects,
         NfListObject::Rule(Rule {
             family: layer.family(),
-            table: TABLE.into(),
+            table: layer.table().into(),
             chain,
             expr: statements.into(),
             handle: None,
@@ -607,7 +505,7 @@ fn set(
 ) -> NfListObject<'static> {
     NfListObject::Set(Box::new(Set {
         family: layer.family(),
-        table: TABLE.into(),
+        table: layer.table().into(),
         name: name.into(),
         handle: None,
         set_type: kind,
@@ -642,14 +540,6 @@ fn to_networks(layer: Layer, networks: &[IpNet]) -> Vec<Statement<'static>> {
         }
     }
     conditions
-}
-
-fn ipv6(networks: &[&str]) -> Vec<IpNet> {
-    networks
-        .iter()
-        .filter_map(|network| network.parse().ok())
-        .filter(|network: &IpNet| matches!(network.addr(), IpAddr::V6(_)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::netlink::{
     whole_attributes,
 };
 use super::owner::{Flags, Place, is_ours};
+use super::skeleton::GATE_PREFIX;
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +43,7 @@ const ANONYMOUS: u64 = 1;
 /// Elements of one message: an attribute holds 65,535 bytes.
 const MESSAGE_ELEMENTS: usize = 256;
 /// More elements than this in one set are not carried over to a table that is made anew; whoever wished for them puts them back.
-const MOST_CARRIED: usize = 16_384;
+const MOST_CARRIED: usize = 4_096;
 
 /// Why a ruleset could not be put in place; it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +89,8 @@ struct Hook {
 /// A ruleset in the kernel's own words.
 #[derive(Debug)]
 pub(super) struct Ruleset {
-    tables: BTreeMap<Place, Table>,
+    /// `None` for a table that shall not be there.
+    tables: BTreeMap<Place, Option<Table>>,
     hooks: BTreeMap<String, Hook>,
 }
 
@@ -102,7 +104,7 @@ impl Ruleset {
             let mut channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
             let mut tables = BTreeMap::new();
             for place in places(&document) {
-                let table = read(&mut channel, &place)?;
+                let table = read_if_there(&mut channel, &place)?;
                 tables.insert(place, table);
             }
             Ok::<_, TransplantError>(tables)
@@ -124,10 +126,12 @@ impl Ruleset {
     ) -> Result<(), NetlinkError> {
         let mut batch = Batch::begin(channel);
         for (place, table) in &self.tables {
-            let there = match read(batch.channel, place) {
-                Ok(there) => Some(there),
-                Err(error) if error.is_absent() => None,
-                Err(error) => return Err(error),
+            let there = read_if_there(batch.channel, place)?;
+            let Some(table) = table else {
+                if there.is_some() {
+                    batch.table(DELETE_TABLE, 0, place, None);
+                }
+                continue;
             };
             let fresh = Table::default();
             if anew && there.is_some() {
@@ -150,12 +154,14 @@ impl Ruleset {
     }
 
     fn table(&self, batch: &mut Batch<'_>, place: &Place, table: &Table, there: &Table) {
-        for chain in &there.chains {
+        // Gates belong to what is held, not to the plan.
+        let loaded = || there.chains.iter().filter(|chain| !chain.name.starts_with(GATE_PREFIX));
+        for chain in loaded() {
             batch.open(DELETE_RULE, 0, place, |writer| writer.text(2, &chain.name));
         }
         // A base chain that goes before its device's other one comes frees the hook for it.
         let stays: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
-        for chain in there.chains.iter().filter(|chain| !stays.contains(chain.name.as_str())) {
+        for chain in loaded().filter(|chain| !stays.contains(chain.name.as_str())) {
             batch.open(DELETE_CHAIN, 0, place, |writer| writer.text(3, &chain.name));
         }
         for object in &table.objects {
@@ -168,6 +174,7 @@ impl Ruleset {
             });
         }
         let mut anonymous: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut numbered = Vec::new();
         for set in &table.sets {
             let id = batch.next_set();
             let is_anonymous = flags_of(&set.whole) & ANONYMOUS != 0;
@@ -180,9 +187,7 @@ impl Ruleset {
                 copy(writer, &set.whole, &SET_PARTS);
                 writer.attribute(10, &id.to_be_bytes());
             });
-            if let Some(elements) = table.elements.get(&set.name) {
-                batch.elements(place, name, Some(id), elements);
-            }
+            numbered.push((set, name, id));
         }
         for chain in &table.chains {
             batch.open(NEW_CHAIN, CREATE, place, |writer| {
@@ -192,6 +197,12 @@ impl Ruleset {
                     None => copy(writer, &chain.whole, &CHAIN_PARTS),
                 }
             });
+        }
+        // Elements may lead to chains, so they come after them; and before the rules that look them up.
+        for (set, name, id) in numbered {
+            if let Some(elements) = table.elements.get(&set.name) {
+                batch.elements(place, name, Some(id), elements);
+            }
         }
         for rule in &table.rules {
             batch.open(NEW_RULE, CREATE | APPEND, place, |writer| {
@@ -352,6 +363,15 @@ fn family(name: &str) -> Option<u8> {
         "bridge" => Some(7),
         "ip6" => Some(10),
         _ => None,
+    }
+}
+
+/// Everything of a table; `None` where it is not.
+fn read_if_there(channel: &mut Channel, place: &Place) -> Result<Option<Table>, NetlinkError> {
+    match read(channel, place) {
+        Ok(table) => Ok(Some(table)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Each second: does the kernel hold what it should, whose are the tables, where is the agent's lifeline?
 
-use super::ending::end;
+use super::ending::{end, thaw};
 use super::seat::{Seat, Wish};
 use super::wire::Event;
 use crate::chain::causes;
@@ -23,6 +23,8 @@ pub(super) struct Check {
     pub(super) agent: Arc<AtomicI32>,
     /// Whose the tables are, asked by the socket that may own them.
     pub(super) port: u32,
+    /// Where it is written down what has to be undone.
+    pub(super) state: std::path::PathBuf,
 }
 
 impl Check {
@@ -38,15 +40,13 @@ impl Check {
             // Whoever cut has not ended what goes on: it died, or hangs.
             let begun = self.seat.take_begun();
             if !begun.is_empty() {
-                let _ended = end(&self.seat, &begun);
+                let _ended = end(&self.seat, &begun, &self.state);
             }
             let facts = self.seat.facts();
-            let Some(eye) = &facts.eye else {
-                eyes = None;
-                continue;
-            };
+            thaw(&facts, &self.state);
+            let eye = facts.eye.clone().unwrap_or_default();
             if eyes.as_ref().is_none_or(|(loads, _)| *loads != facts.loads) {
-                eyes = Enforcer::watcher(eye).ok().map(|watcher| (facts.loads, watcher));
+                eyes = Enforcer::watcher(&eye).ok().map(|watcher| (facts.loads, watcher));
             }
             let Some((_, watcher)) = &mut eyes else { continue };
             if let Ok(ownership) = watcher.ownership_of(self.port)
@@ -55,6 +55,10 @@ impl Check {
                 owned.clone_from(&ownership);
                 self.seat.change(|facts| facts.state.ownership = ownership.clone());
                 self.seat.tell(&Event::Owned { ownership });
+            }
+            if facts.eye.is_none() {
+                // Without a plan nobody knows what should be there.
+                continue;
             }
             let before = self.seat.loads();
             let (what, rules) = match watcher.verify(&facts.set) {

@@ -294,6 +294,17 @@ impl Asker {
         }
     }
 
+    /// What passes a cut here and now, by name; our own packet sockets left out. `uplinks` counts where no plan is loaded.
+    ///
+    /// # Errors
+    /// [`AskGuardianError`].
+    pub fn look(&mut self, uplinks: Vec<String>) -> Result<Vec<String>, AskGuardianError> {
+        match self.talk.ask(&Question::Look { uplinks })? {
+            Answer::Passing { gaps } => Ok(gaps),
+            _ => Err(AskGuardianError::Senseless),
+        }
+    }
+
     /// How the guardian fares.
     ///
     /// # Errors

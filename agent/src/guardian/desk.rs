@@ -10,7 +10,7 @@ use super::wire::{
 };
 use super::watch;
 use crate::chain::causes;
-use crate::enforce::{Drift, Enforcer, KnownHand, NetlinkError};
+use crate::enforce::{Drift, Enforcer, KnownHand, Look, NetlinkError, Plan};
 use rustix::net::sockopt::socket_peercred;
 use std::fs;
 use std::io;
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often a listener is told that the guardian is there.
 const BEAT: Duration = Duration::from_millis(500);
+/// How long a look at what passes a cut may take.
+const LOOKING: Duration = Duration::from_secs(1);
 /// Callers at once.
 const MOST_CALLERS: usize = 32;
 
@@ -86,7 +88,7 @@ pub fn run(options: &Options) -> Result<(), RunGuardianError> {
     let agent = Arc::new(AtomicI32::new(0));
     let enforcer = Enforcer::open_holding(options.own)?;
     let port = enforcer.port();
-    let mut hands = Hands::new(enforcer, Arc::clone(&seat), wished, wake);
+    let mut hands = Hands::new(enforcer, Arc::clone(&seat), wished, wake, options.state.clone());
     match Kept::read(&options.state) {
         Ok(Some(kept)) => hands.resume(kept),
         Ok(None) => {}
@@ -97,7 +99,8 @@ pub fn run(options: &Options) -> Result<(), RunGuardianError> {
     };
     let keeping = (options.state.clone(), Arc::clone(&seat));
     spawn("keep", Box::new(move || kept::keep(keeping.0, &keeping.1, &asked)))?;
-    let check = Check { seat: Arc::clone(&seat), agent: Arc::clone(&agent), port };
+    let check =
+        Check { seat: Arc::clone(&seat), agent: Arc::clone(&agent), port, state: options.state.clone() };
     spawn("check", Box::new(move || check.run()))?;
     let watching = Arc::clone(&seat);
     spawn("watch", Box::new(move || watch::rules(&watching, port)))?;
@@ -188,9 +191,10 @@ impl Desk<'_> {
             return;
         }
         let (seat, agent) = (Arc::clone(&self.seat), Arc::clone(&self.agent));
+        let state = self.options.state.clone();
         let counted = Counted::one(&self.callers);
         let served = Builder::new().name("ask".to_owned()).spawn(move || {
-            if let Err(error) = receive(Link::new(stream), &seat, &agent, pid, counted) {
+            if let Err(error) = receive(Link::new(stream), &seat, &agent, pid, counted, &state) {
                 tracing::debug!(%error, "a caller was lost");
             }
         });
@@ -232,6 +236,7 @@ fn receive(
     agent: &AtomicI32,
     pid: i32,
     counted: Counted,
+    state: &Path,
 ) -> io::Result<()> {
     link.patience(Some(GREETING))?;
     let Some((JSON, body)) = link.receive()? else { return Ok(()) };
@@ -243,12 +248,13 @@ fn receive(
         Role::Hand | Role::Known => {
             if role == Role::Hand {
                 agent.store(pid, Relaxed);
+                seat.change(|facts| facts.agent = u32::try_from(pid).unwrap_or(0));
             }
             seat.wish(Wish::Caller(Box::new(Caller { link, role, boot, counted })));
             Ok(())
         }
         Role::Listen => tell(link, seat),
-        Role::Ask => answer(link, seat),
+        Role::Ask => answer(link, seat, pid, state),
     }
 }
 
@@ -273,7 +279,7 @@ fn tell(mut link: Link, seat: &Seat) -> io::Result<()> {
 }
 
 /// Answers questions until the caller is gone.
-fn answer(mut link: Link, seat: &Seat) -> io::Result<()> {
+fn answer(mut link: Link, seat: &Seat, pid: i32, state: &Path) -> io::Result<()> {
     let mut eyes: Option<(u64, Enforcer)> = None;
     let mut known: Option<KnownHand> = None;
     link.send_json(&Answer::Done)?;
@@ -302,8 +308,9 @@ fn answer(mut link: Link, seat: &Seat) -> io::Result<()> {
                 }
                 Err(error) => failed(&error),
             },
+            Question::Look { uplinks } => Answer::Passing { gaps: passing(seat, pid, uplinks) },
             Question::State => Answer::State { state: seat.facts().state },
-            Question::End { scopes } => Answer::Ended { ended: end(seat, &scopes) },
+            Question::End { scopes } => Answer::Ended { ended: end(seat, &scopes, state) },
             other => match look(&mut eyes, seat) {
                 Ok(watcher) => see(watcher, other, seat)?,
                 Err(error) => failed(&error),
@@ -311,6 +318,13 @@ fn answer(mut link: Link, seat: &Seat) -> io::Result<()> {
         };
         link.send_json(&answer)?;
     }
+}
+
+/// What passes a cut here and now; the packet sockets of the caller are how it sees.
+fn passing(seat: &Seat, pid: i32, uplinks: Vec<String>) -> Vec<String> {
+    let plan = seat.facts().plan.unwrap_or_else(|| Plan { uplinks, ..Plan::default() });
+    let ours = [u32::try_from(pid).ok(), Some(std::process::id())];
+    Look::of(&plan, ours.into_iter().flatten().collect()).now(LOOKING)
 }
 
 fn hand(known: &mut Option<KnownHand>) -> Result<&mut KnownHand, NetlinkError> {

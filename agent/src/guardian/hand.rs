@@ -2,6 +2,7 @@
 //!
 //! Cuts come first: a batch of known destinations is taken only when no desired state waits, and one at a time.
 
+use super::aims::{Aims, Links};
 use super::clock::{Clocks, shift};
 use super::desk::Counted;
 use super::kept::Kept;
@@ -13,11 +14,15 @@ use super::wire::{
 use crate::chain::causes;
 use crate::clock;
 use crate::enforce::{ApplyError, Enforcer, NetlinkError, Plan, packet_log};
+use crate::target::needs_target;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sekisho_schema::{Containment, ContainmentSet, Scope, Span, Timestamp};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -45,6 +50,8 @@ pub(super) struct Caller {
 pub(super) struct Hands {
     enforcer: Enforcer,
     plan: Option<Plan>,
+    aims: Aims,
+    links: Links,
     set: ContainmentSet,
     boot: String,
     agent: Option<(Link, Counted)>,
@@ -58,6 +65,18 @@ pub(super) struct Hands {
     scheduling: String,
     /// When everything that is held will have ended.
     over_at: Option<Timestamp>,
+}
+
+/// Who has something to say.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    agent: bool,
+    /// Another thread of ours.
+    woken: bool,
+    /// The agent's preload.
+    batch: bool,
+    /// A scope that is held may have become another thing.
+    scopes: bool,
 }
 
 /// Why desired state could not be carried out.
@@ -88,10 +107,13 @@ impl Hands {
         seat: Arc<Seat>,
         wishes: Receiver<Wish>,
         wake: UnixStream,
+        state: PathBuf,
     ) -> Self {
         Self {
             enforcer,
             plan: None,
+            aims: Aims::default(),
+            links: Links::new(state),
             set: ContainmentSet::default(),
             boot: String::new(),
             agent: None,
@@ -133,10 +155,8 @@ impl Hands {
             tracing::error!(error = %why, "cannot load the ruleset; what the kernel holds, it keeps");
             return;
         }
-        if let Err(error) = self.enforcer.apply(&set, clock::now())
-            && error.partial().is_none()
-        {
-            tracing::error!(error = %causes(&error), "cannot put back what was held");
+        if let Err(Failed::Absent(why) | Failed::Other(why)) = self.apply(&set) {
+            tracing::error!(error = %why, "cannot put back what was held");
         }
         // The agent's own count begins anew: any set of it is later than this one.
         set.generation = 0;
@@ -149,7 +169,7 @@ impl Hands {
         self.scheduling = ask_for_realtime();
         self.tell_facts();
         loop {
-            let (agent, woken, batch) = match self.wait() {
+            let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(%error, "cannot wait for the agent");
@@ -158,12 +178,16 @@ impl Hands {
                 }
             };
             self.follow_clock();
-            if agent {
+            if ready.agent {
                 self.hear_agent();
-            } else if batch {
+            } else if ready.batch {
                 self.hear_batch();
             }
-            if woken && !self.carry_out_wishes() {
+            if ready.scopes && self.aims.heed() {
+                self.loads += 1;
+                self.aim_anew();
+            }
+            if ready.woken && !self.carry_out_wishes() {
                 return;
             }
             self.rest_when_over();
@@ -171,22 +195,28 @@ impl Hands {
         }
     }
 
-    /// Who has something to say: the agent, another thread of ours, the agent's preload.
-    fn wait(&self) -> io::Result<(bool, bool, bool)> {
+    /// Who has something to say.
+    fn wait(&self) -> io::Result<Ready> {
         let (agent, batches) = (
             self.agent.as_ref().map(|(link, _)| link.stream().as_fd()),
             self.batches.as_ref().map(|(link, _)| link.stream().as_fd()),
         );
         let wake = self.wake.as_fd();
         // Who does not call has the waker's place: the same answer twice.
-        let mut ready = [agent.unwrap_or(wake), wake, batches.unwrap_or(wake)]
+        let [watch, other] = self.aims.fds().unwrap_or([wake, wake]);
+        let mut ready = [agent.unwrap_or(wake), wake, batches.unwrap_or(wake), watch, other]
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut ready, Some(&LOOK)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [first, second, third] = ready.map(|fd| !fd.revents().is_empty());
-        Ok((agent.is_some() && first, second, batches.is_some() && third))
+        let [first, woken, third, watch, other] = ready.map(|fd| !fd.revents().is_empty());
+        Ok(Ready {
+            agent: agent.is_some() && first,
+            woken,
+            batch: batches.is_some() && third,
+            scopes: self.aims.fds().is_some() && (watch || other),
+        })
     }
 
     fn hear_agent(&mut self) {
@@ -224,6 +254,7 @@ impl Hands {
                 committed_at: clock::now(),
                 changed: 0,
                 refused: Vec::new(),
+                targets: BTreeMap::new(),
                 stale: true,
             };
             return link.send_json(&Answer::Applied { outcome });
@@ -231,8 +262,11 @@ impl Hands {
         let spared = self.spare_lifelines(&mut set);
         let began = self.apply(&set);
         match began {
-            Ok(mut outcome) if outcome.refused.is_empty() && spared.is_empty() => {
-                outcome.refused = spared;
+            Ok(outcome)
+                if outcome.refused.is_empty()
+                    && spared.is_empty()
+                    && outcome.targets.is_empty() =>
+            {
                 link.send(APPLIED, |out| put_outcome(out, &outcome))?;
             }
             Ok(mut outcome) => {
@@ -272,12 +306,21 @@ impl Hands {
     }
 
     fn apply(&mut self, set: &ContainmentSet) -> Result<Outcome, Failed> {
-        let outcome = match self.enforcer.apply(set, clock::now()) {
+        if self.aims.follow(set) {
+            self.loads += 1;
+        }
+        let of_devices = |held: &Containment| matches!(held.scope, Scope::Link(_));
+        let linked = self.links.is_used() || set.containments.values().any(of_devices);
+        let mut rules = Cow::Borrowed(set);
+        if linked {
+            rules.to_mut().containments.retain(|_, held| !of_devices(held));
+        }
+        let outcome = match self.enforcer.apply_with(&rules, &self.aims.targets, clock::now()) {
             Err(ApplyError::Kernel { source, .. }) if source.is_absent() => {
                 // Somebody took our tables away: a cut that is due must not wait until that is noticed.
                 let plan = self.plan.clone().ok_or_else(|| Failed::from(source))?;
                 self.load(plan)?;
-                self.enforcer.apply(set, clock::now())
+                self.enforcer.apply_with(&rules, &self.aims.targets, clock::now())
             }
             outcome => outcome,
         };
@@ -288,14 +331,19 @@ impl Hands {
                 None => return Err(Failed::Other(causes(&error))),
             },
         };
+        let mut refused: Vec<RefusedScope> = refused
+            .into_iter()
+            .map(|refused| RefusedScope { id: refused.id, why: refused.why.to_string() })
+            .collect();
+        if let Some(plan) = self.plan.as_ref().filter(|_| linked) {
+            refused.extend(self.links.follow(set, plan, clock::now()));
+        }
         Ok(Outcome {
             generation: applied.generation,
             committed_at: applied.committed_at,
             changed: applied.changed as u64,
-            refused: refused
-                .into_iter()
-                .map(|refused| RefusedScope { id: refused.id, why: refused.why.to_string() })
-                .collect(),
+            refused,
+            targets: self.aims.words(set),
             stale: false,
         })
     }
@@ -414,6 +462,16 @@ impl Hands {
         self.seat.tell(&Event::Drift { what, who, failure });
     }
 
+    /// Holds what scopes have become: a service that came again, a second address.
+    fn aim_anew(&mut self) {
+        let set = self.set.clone();
+        if let Err(Failed::Absent(why) | Failed::Other(why)) = self.apply(&set) {
+            tracing::error!(error = %why, "cannot hold what a contained scope has become");
+        }
+        self.seat.begin(set.containments.values().map(|held| held.scope.clone()).filter(needs_target));
+        self.tell_facts();
+    }
+
     /// Puts devices under what is held, before the agent knows of them.
     fn arm(&mut self, devices: Vec<String>) {
         let Some(mut plan) = self.plan.clone() else { return };
@@ -439,6 +497,9 @@ impl Hands {
         if self.last_end().is_none_or(|last| last <= end) {
             let _drift = self.enforcer.verify(&self.set.clone());
         }
+        if let Some(plan) = self.plan.as_ref().filter(|_| self.links.is_used()) {
+            let _refused = self.links.follow(&self.set, plan, clock::now());
+        }
     }
 
     fn last_end(&self) -> Option<Timestamp> {
@@ -457,12 +518,17 @@ impl Hands {
     fn tell_facts(&mut self) {
         // The kernel lets go some milliseconds early, never late.
         self.over_at = self.last_end().map(|end| end.after(Span::from_millis(100)));
-        let eye = self.plan.as_ref().map(|_| self.enforcer.eye());
+        // Only a load or other targets change how the ruleset looks.
+        let is_new = self.seat.loads().0 != self.loads || self.plan.is_none();
+        let eye = self.plan.as_ref().filter(|_| is_new).map(|_| self.enforcer.eye());
         self.seat.change(|facts| {
             facts.loads = self.loads;
-            facts.plan.clone_from(&self.plan);
+            if is_new {
+                facts.plan.clone_from(&self.plan);
+                facts.eye = eye;
+            }
             facts.set.clone_from(&self.set);
-            facts.eye = eye;
+            facts.targets.clone_from(&self.aims.targets);
             facts.state.pid = std::process::id();
             facts.state.generation = self.set.generation;
             facts.state.containments = self.set.containments.len() as u64;
@@ -473,7 +539,7 @@ impl Hands {
 }
 
 /// Asks to run before everything ordinary; gives what was granted, or why not.
-fn ask_for_realtime() -> String {
+pub(super) fn ask_for_realtime() -> String {
     let Ok(priority) = 1_u8.try_into() else { return "refused".to_owned() };
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     match set_thread_priority_and_policy(

@@ -135,7 +135,7 @@ pub(super) fn keep(state: PathBuf, seat: &Arc<Seat>, asked: &Receiver<()>) {
 }
 
 /// Writes a file so that a crash leaves the old content or the new one, and the disk has it.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
     let temporary = path.with_extension("tmp");

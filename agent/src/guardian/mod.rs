@@ -15,6 +15,7 @@
 //! | `check` | compares the kernel with what it should hold | one second |
 //! | `keep` | writes down what is held, for a reboot | changes, one minute |
 
+mod aims;
 mod boot;
 mod check;
 mod client;

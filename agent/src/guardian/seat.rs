@@ -2,6 +2,7 @@
 
 use super::wire::{Event, State};
 use crate::enforce::{Eye, Plan};
+use crate::target::Targets;
 use sekisho_schema::{ContainmentSet, Scope};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,6 +22,9 @@ pub(super) struct Facts {
     pub(super) loads: u64,
     pub(super) plan: Option<Plan>,
     pub(super) set: ContainmentSet,
+    pub(super) targets: Targets,
+    /// Process of the agent; 0 for none.
+    pub(super) agent: u32,
     /// With this a second pair of eyes sees whether the ruleset is as it was loaded.
     pub(super) eye: Option<Eye>,
     pub(super) state: State,
@@ -86,10 +90,6 @@ impl Seat {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut whole(&self.facts));
-    }
-
-    pub(super) fn plan(&self) -> Option<Plan> {
-        whole(&self.facts).plan.clone()
     }
 
     /// The hand is at work.

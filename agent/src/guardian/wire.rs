@@ -10,6 +10,7 @@ use rustix::net::{
 };
 use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Measure, Proof, Scope, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -67,6 +68,8 @@ pub(super) enum Question {
     Prove { containment: Box<Containment> },
     /// End what goes on in these scopes.
     End { scopes: Vec<Scope> },
+    /// What passes a cut here and now; these are the devices that lead out, where no plan names them.
+    Look { uplinks: Vec<String> },
     /// How the guardian fares.
     State,
     /// Known destinations that are held.
@@ -90,6 +93,7 @@ pub(super) enum Answer {
     Ended { ended: Ended },
     State { state: State },
     Holding { holding: bool },
+    Passing { gaps: Vec<String> },
 }
 
 /// A containment that was not written.
@@ -112,6 +116,9 @@ pub struct Outcome {
     pub changed: u64,
     /// What was not written.
     pub refused: Vec<RefusedScope>,
+    /// What scopes were found to be, in words, by containment; only those that are more than their name says.
+    #[serde(default)]
+    pub targets: BTreeMap<ContainmentId, Vec<String>>,
     /// Whether it was ignored, because a later set of the same run of the agent is in force.
     pub stale: bool,
 }
@@ -466,6 +473,7 @@ pub(super) fn read_outcome(body: &[u8]) -> Option<Outcome> {
         committed_at: reader.time()?,
         changed: reader.number()?,
         refused: Vec::new(),
+        targets: BTreeMap::new(),
         stale: false,
     })
 }

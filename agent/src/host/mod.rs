@@ -7,3 +7,11 @@ pub mod geoip;
 pub mod interfaces;
 pub mod owner;
 pub mod recent;
+
+/// The cgroup v2 path of this process; none in the root, where nothing has to be spared (cgroups(7)).
+#[must_use]
+pub fn own_cgroups() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    own.filter(|own| *own != "/").map(str::to_owned).into_iter().collect()
+}

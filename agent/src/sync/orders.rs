@@ -209,7 +209,6 @@ impl Orders {
             self.refused.pop_front();
         }
         self.refused.push_back(what);
-        tracing::error!(order = ?id, why, state = "what is cut stays as it was", "an order from the centre was refused");
         self.hooks.order_refused(id, why);
     }
 }

@@ -196,6 +196,10 @@ mod tests {
 
     const ID: &str = "0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9";
 
+    fn head(digits: usize) -> &'static str {
+        ID.get(..digits).unwrap()
+    }
+
     #[test]
     fn a_container_is_read_from_every_layout() {
         for path in [
@@ -241,18 +245,18 @@ mod tests {
 
     #[test]
     fn a_beginning_must_be_long_enough_and_of_one() {
-        let twin = format!("{}{}", &ID[..20], "f".repeat(44));
+        let twin = format!("{}{}", head(20), "f".repeat(44));
         let all = |ids: &[&str]| {
             ids.iter()
                 .map(|id| ((*id).to_owned(), Found { id: (*id).to_owned(), ..Found::default() }))
                 .collect::<BTreeMap<_, _>>()
         };
-        assert_eq!(choose(&ID[..12], all(&[ID])).unwrap().id, ID);
+        assert_eq!(choose(head(12), all(&[ID])).unwrap().id, ID);
         assert_eq!(choose(ID, all(&[ID, &twin])).unwrap().id, ID);
         assert_eq!(choose("web1", all(&[ID, "web1"])).unwrap().id, "web1");
-        assert!(matches!(choose(&ID[..11], all(&[ID])), Err(FindContainerError::Short { .. })));
+        assert!(matches!(choose(head(11), all(&[ID])), Err(FindContainerError::Short { .. })));
         assert!(matches!(
-            choose(&ID[..12], all(&[ID, &twin])),
+            choose(head(12), all(&[ID, &twin])),
             Err(FindContainerError::Ambiguous { found, .. }) if found.len() == 2
         ));
         let error = choose("web2", all(&["web1"])).unwrap_err();

@@ -45,6 +45,32 @@ pub(crate) fn sniff(
     mac
 }
 
+/// The same, without what the device itself sends.
+pub(crate) fn sniff_arriving(
+    device: &str,
+    seen: Arc<Mutex<HashSet<u64>>>,
+    stop: Arc<AtomicBool>,
+) -> MacAddr {
+    let interface = interface(device);
+    let mac = interface.mac.unwrap();
+    let config = Config { read_timeout: Some(Duration::from_millis(50)), ..Config::default() };
+    let Ok(Channel::Ethernet(_, mut receiver)) = datalink::channel(&interface, config) else {
+        panic!("no channel on {device}")
+    };
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let Ok(frame) = receiver.next() else { continue };
+            if frame.get(6..12) != Some(&mac.octets()[..])
+                && let Some(at) = frame.windows(MARK.len()).position(|window| window == MARK)
+                && let Some(nonce) = frame.get(at + 8..at + 16)
+            {
+                seen.lock().unwrap().insert(u64::from_be_bytes(nonce.try_into().unwrap()));
+            }
+        }
+    });
+    mac
+}
+
 /// An echo request from a raw socket.
 pub(crate) fn icmp(to: IpAddr, nonce: u64) {
     let (family, protocol, kind) = if to.is_ipv4() {

@@ -1,6 +1,12 @@
 //! Two namespaces and a wire: the host under test, and everybody else.
 
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of the lab")]
+
 mod frames;
+pub(crate) mod inside;
+pub(crate) mod workload;
+
+pub(crate) use workload::Workload;
 
 use sekisho_agent::enforce::Plan;
 use sekisho_agent::host::interfaces;
@@ -212,6 +218,7 @@ impl Lab {
             exempt: vec![],
             collector: vec![],
             known: true,
+            ..Plan::default()
         }
     }
 
@@ -437,10 +444,25 @@ impl Lab {
 /// A namespace that stands for a container.
 pub(crate) struct Container(Namespace);
 
+impl Container {
+    /// The hardware address of a device of it.
+    pub(crate) fn mac(&self, device: &str) -> [u8; 6] {
+        self.0.within(|| {
+            let all = pnet::datalink::interfaces();
+            all.into_iter().find(|one| one.name == device).unwrap().mac.unwrap().octets()
+        })
+    }
+}
+
 /// A connection that was open before the cut.
 pub(crate) struct Connection(TcpStream);
 
 impl Connection {
+    /// Its own end.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
     /// Whether what is said comes back.
     pub(crate) fn echoes(&mut self) -> bool {
         self.0.write_all(b"x").is_ok() && self.0.read_exact(&mut [0]).is_ok()

@@ -81,18 +81,18 @@ fn list(arguments: &List, out: &mut dyn Write) -> Result<u8, Failure> {
                 notice.id.to_string(),
                 to_the_second(notice.at),
                 notice.kind.clone(),
-                notice.host.clone().or_else(|| notice.group.clone()).unwrap_or_else(|| "-".to_owned()),
+                notice
+                    .host
+                    .clone()
+                    .or_else(|| notice.group.clone())
+                    .unwrap_or_else(|| "-".to_owned()),
                 notice.seen_by.clone().unwrap_or_else(|| "nobody yet".to_owned()),
                 delivery(notice),
                 notice.text.clone(),
             ]
         })
         .collect();
-    table::write(
-        out,
-        ["ID", "TIME (UTC)", "KIND", "HOST", "TAKEN ON BY", "TOLD", "WHAT"],
-        &rows,
-    )?;
+    table::write(out, ["ID", "TIME (UTC)", "KIND", "HOST", "TAKEN ON BY", "TOLD", "WHAT"], &rows)?;
     Ok(u8::from(open))
 }
 
@@ -122,9 +122,8 @@ fn seen(arguments: &Seen, out: &mut dyn Write) -> Result<u8, Failure> {
 
 fn test(place: &Place, out: &mut dyn Write) -> Result<u8, Failure> {
     let (_, store) = place.open()?;
-    let draw = random::<8>().map_err(|error| {
-        Failure::unable(error, "nothing was changed", "try again")
-    })?;
+    let draw = random::<8>()
+        .map_err(|error| Failure::unable(error, "nothing was changed", "try again"))?;
     let notice = NewNotice {
         key: format!("{}:{}", NoticeKind::Test.word(), hex(&draw)),
         kind: NoticeKind::Test,

@@ -257,9 +257,9 @@ fn describe(dispatch: &Dispatch) -> String {
 
 fn send(place: &Place, sealed: &Sealed, out: &mut dyn Write) -> Result<u8, Failure> {
     let (dir, store) = place.open()?;
-    let operators = dir.operators().map_err(|error| {
-        unsent(error, "see that trust.d/operators holds public keys only")
-    })?;
+    let operators = dir
+        .operators()
+        .map_err(|error| unsent(error, "see that trust.d/operators holds public keys only"))?;
     if operators.is_empty() {
         return Err(unsent(
             "no operator is known here, so no order can be checked",

@@ -522,10 +522,7 @@ fn list(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failure> {
             rows.iter().map(|[id, key]| object!({"id": id, "key": key})).collect();
         let operators: Vec<_> =
             operators.iter().map(|(name, key)| object!({"name": name, "key": key})).collect();
-        json(
-            out,
-            &object!({"threshold": threshold, "anchors": anchors, "operators": operators}),
-        )?;
+        json(out, &object!({"threshold": threshold, "anchors": anchors, "operators": operators}))?;
     } else {
         table::write(out, ["ID", "KEY"], &rows)?;
         writeln!(out, "{threshold} must have sealed a policy")?;

@@ -3,14 +3,18 @@
 use super::finding::{Row, plain, row};
 use super::plot::{self, HOUR};
 use super::text::{self, visible};
+use super::watch::Around;
 use crate::clock;
 use crate::policy::InForce;
 use crate::store::{ContainmentView, HostView, Liveness, Store, StoreError};
+use sekisho_schema::event::Preview;
 use sekisho_schema::policy::Exemption;
-use sekisho_schema::{Policy, Timestamp};
+use sekisho_schema::{Measure, Policy, Scope, Timestamp};
 
 /// Findings on the page; older ones are in the API.
 const FINDINGS: u64 = 50;
+/// Lines of one list of a containment; more are in the API.
+const LINES: usize = 12;
 /// Containments on the page; more are in the API.
 const CUTS: u64 = 200;
 
@@ -26,6 +30,8 @@ pub struct Moment {
 /// A containment on the page.
 #[derive(Debug)]
 pub struct Cut {
+    /// Its place on the page.
+    pub anchor: usize,
     /// Host and scope.
     pub host: String,
     /// What is cut.
@@ -48,10 +54,31 @@ pub struct Cut {
     pub time_to_contain: Option<String>,
     /// What left after the match.
     pub leaked: Option<String>,
-    /// The command that releases it.
-    pub release: Option<String>,
+    /// The commands that release it, each with who runs it where.
+    pub release: Vec<(String, String)>,
     /// Whether the host is silent, so that this can't be checked.
     pub unheard: bool,
+    /// Whether some of it leaves all the same: observed, throttled, or a quota.
+    pub mild: bool,
+    /// Class and words on its trial, when it began or is on one.
+    pub trial: Option<(&'static str, &'static str)>,
+    /// Whether what is counted down to is the end of the trial.
+    pub is_trial_end: bool,
+    /// What the scope was found to be.
+    pub target: Vec<String>,
+    /// What stays open all the same.
+    pub open: Vec<String>,
+    /// What it would have refused in the days before.
+    pub preview: Option<PreviewCard>,
+}
+
+/// What a cut would have refused in the days before.
+#[derive(Debug)]
+pub struct PreviewCard {
+    /// One sentence.
+    pub sum: String,
+    /// The services and peers, those with the most bytes first.
+    pub lines: Vec<String>,
 }
 
 /// A host on the page.
@@ -137,6 +164,8 @@ pub struct Board {
     pub hosts: Vec<HostRow>,
     /// The policy in force.
     pub policy: Option<PolicyCard>,
+    /// Notices, fuses, rehearsals, orders.
+    pub around: Around,
     /// The plot for wide screens: our own SVG.
     pub plot_wide: String,
     /// The plot for narrow screens: our own SVG.
@@ -155,8 +184,10 @@ impl Board {
     pub fn read(
         store: &Store,
         policy: Option<&InForce>,
+        notifies: bool,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
+        let mut around = Around::read(store, policy, notifies, now)?;
         let hosts = store.hosts(now)?;
         let cuts = store.containments(false, CUTS, now)?;
         let findings = store.findings(FINDINGS, None)?;
@@ -165,7 +196,8 @@ impl Board {
             (store.samples(now.before(HOUR))?, store.finding_times(now.before(HOUR))?);
         let version = policy.map(|policy| policy.stored.version);
         let (quiet, waiting) = quiet(&hosts);
-        let alarms = alarms(&hosts, &cuts, policy, now);
+        let mut alarms = alarms(&hosts, &cuts, policy, now);
+        alarms.append(&mut around.alarms);
         let calm = alarms.is_empty()
             && hosts.iter().any(|host| {
                 host.liveness == Liveness::Reporting && host.effective.as_deref() == Some("enforce")
@@ -177,11 +209,13 @@ impl Board {
             quiet,
             calm,
             waiting,
+            around,
             heard: hosts.iter().filter_map(|host| host.last_seen).max().map(moment),
             cuts: cuts
                 .iter()
                 .zip(explained)
-                .map(|(view, explained)| cut(view, explained))
+                .enumerate()
+                .map(|(anchor, (view, explained))| cut(anchor, view, explained))
                 .collect(),
             findings: findings.iter().map(row).collect(),
             policy: policy.map(|policy| policy_card(policy, &hosts, now)),
@@ -299,17 +333,53 @@ fn alarms(
     alarms
 }
 
-fn cut(view: &ContainmentView, explained: Option<String>) -> Cut {
+fn cut(anchor: usize, view: &ContainmentView, explained: Option<String>) -> Cut {
     let containment = &view.containment;
     let receipt = view.receipt.as_ref();
+    let mild = !matches!(containment.measure, Measure::Cut | Measure::Freeze);
+    let held = if mild { "measure" } else { "cut" };
     Cut {
+        anchor,
         host: visible(&view.host),
-        scope: text::scope(&containment.scope),
-        level: format!("level {} · {}", containment.level, text::level(containment.level)),
+        scope: text::held(&containment.scope, containment.measure),
+        level: format!(
+            "level {} · {}",
+            containment.level,
+            match containment.scope {
+                Scope::Internal(_) => "inside host",
+                Scope::Container(_) => "container",
+                _ => text::level(containment.level),
+            }
+        ),
         cause: visible(explained.as_deref().unwrap_or(&containment.cause)),
         by: containment.by.as_deref().map(visible),
         since: moment(containment.since),
-        until: moment(containment.until),
+        until: moment(containment.held_until()),
+        trial: match (containment.trial_until, view.confirmed_at) {
+            (Some(_), None) => {
+                Some(("unsure", "on trial: the kernel lets go unless it is confirmed"))
+            }
+            (Some(_), Some(_)) => {
+                Some(("unsure", "on trial: confirmed here, the host was not heard since"))
+            }
+            (None, Some(_)) => Some(("good", "trial confirmed by this collector")),
+            (None, None) => None,
+        },
+        mild,
+        is_trial_end: containment.trial_until.is_some(),
+        target: receipt.map_or_else(Vec::new, |receipt| shown(&receipt.target)),
+        open: receipt.map_or_else(Vec::new, |receipt| {
+            let mut open = shown(&receipt.open);
+            open.extend(
+                receipt
+                    .coverage
+                    .iter()
+                    .take(LINES)
+                    .map(|path| format!("{}: a path that this host cannot cut", visible(path))),
+            );
+            open
+        }),
+        preview: view.preview.as_ref().map(preview),
         cut: match receipt {
             None => ("unsure", "no receipt yet".to_owned()),
             Some(receipt) if !receipt.applied => (
@@ -320,9 +390,9 @@ fn cut(view: &ContainmentView, explained: Option<String>) -> Cut {
                 ),
             ),
             Some(receipt) => match receipt.cut.as_deref() {
-                Some("proven") => ("good", "cut proven".to_owned()),
-                Some(_) => ("bad", "cut unproven".to_owned()),
-                None => ("unsure", "cut held by the kernel, not probed".to_owned()),
+                Some("proven") => ("good", format!("{held} proven")),
+                Some(_) => ("bad", format!("{held} unproven")),
+                None => ("unsure", format!("{held} held by the kernel, not probed")),
             },
         },
         exemptions: match receipt.and_then(|receipt| receipt.exemptions.as_deref()) {
@@ -344,8 +414,48 @@ fn cut(view: &ContainmentView, explained: Option<String>) -> Cut {
                 )
             )
         }),
-        release: text::release_command(containment),
+        release: text::release_commands(&view.host, containment),
         unheard: view.liveness != Liveness::Reporting,
+    }
+}
+
+fn shown(texts: &[String]) -> Vec<String> {
+    texts.iter().take(LINES).map(|text| visible(text)).collect()
+}
+
+fn preview(preview: &Preview) -> PreviewCard {
+    let size = |bytes: u64| text::bytes(bytes as f64);
+    let incomplete =
+        if preview.complete { "" } else { "; not every flow of that time is on record" };
+    PreviewCard {
+        sum: format!(
+            "In the {} h before it would have refused {} flows with {} out, and let {} flows with {} go on{incomplete}.",
+            preview.hours,
+            preview.refused_flows,
+            size(preview.refused_bytes_out),
+            preview.kept_flows,
+            size(preview.kept_bytes_out),
+        ),
+        lines: preview
+            .lines
+            .iter()
+            .take(LINES)
+            .map(|line| {
+                let port = line.port.map_or_else(String::new, |port| format!("/{port}"));
+                let remote =
+                    line.remote.as_deref().map_or_else(String::new, |remote| format!(" {remote}"));
+                let name =
+                    line.name.as_deref().map_or_else(String::new, |name| format!(" ({name})"));
+                visible(&format!(
+                    "{}{remote} {}{port}{name}: {} flows, {} out, {} in",
+                    line.what,
+                    line.transport,
+                    line.flows,
+                    size(line.bytes_out),
+                    size(line.bytes_in)
+                ))
+            })
+            .collect(),
     }
 }
 
@@ -412,7 +522,11 @@ fn decide_lines(policy: &Policy) -> Vec<String> {
         let what = if rule.level == 0 {
             "record".to_owned()
         } else {
-            format!("cut {} for {}", text::level(rule.level), rule.lease)
+            let how = match rule.measure() {
+                Some(measure) if !measure.is_cut() => measure.to_string(),
+                _ => format!("cut {}", text::level(rule.level)),
+            };
+            format!("{how} for {}", rule.lease)
         };
         visible(&format!("{} {grade} or worse → {what}", rule.detector))
     };

@@ -8,8 +8,10 @@ mod board;
 mod finding;
 mod plot;
 pub mod text;
+mod watch;
 
 pub use board::Board;
+pub use watch::Around;
 
 use askama::Template;
 

@@ -23,7 +23,7 @@ fn hostile_text_of_an_event_never_becomes_markup() {
         "leaked_packets": 1, "leaked_bytes": 1, "sockets_destroyed": 0, "proof": {"cut": EVIL, "exemptions": EVIL, "checks": {}}, "coverage": [EVIL]
     });
     take(&store, &[("finding", finding), ("containment", containment), ("receipt", receipt)]);
-    let board = Board::read(&store, None, NOW).unwrap();
+    let board = Board::read(&store, None, true, NOW).unwrap();
     assert!(!board.calm);
     assert_eq!((board.findings.len(), board.cuts.len()), (1, 1));
     let page = render_page(&board, "nonce").unwrap();
@@ -53,27 +53,27 @@ fn hostile_text_of_an_event_never_becomes_markup() {
 fn a_quiet_watch_reads_reassuring_and_true() {
     let (_place, store) = store();
     let quiet = |now| {
-        let board = Board::read(&store, None, now).unwrap();
+        let board = Board::read(&store, None, true, now).unwrap();
         (board.quiet, board.waiting)
     };
     assert_eq!(quiet(NOW).1, "1 host is enrolled and not heard yet.");
     report(&store, "enforce", NOW);
     assert_eq!(quiet(NOW).0, "Nothing is cut. 1 host reporting");
     assert!(
-        render_board(&Board::read(&store, None, NOW).unwrap())
+        render_board(&Board::read(&store, None, true, NOW).unwrap())
             .unwrap()
             .contains("1 host reporting, last heard <time")
     );
-    assert!(Board::read(&store, None, NOW).unwrap().calm);
+    assert!(Board::read(&store, None, true, NOW).unwrap().calm);
     report(&store, "dry-run", NOW);
     assert!(
-        !Board::read(&store, None, NOW).unwrap().calm,
+        !Board::read(&store, None, true, NOW).unwrap().calm,
         "a mode that never cuts is no reason to be calm"
     );
     assert_eq!(quiet(NOW).0, "Nothing is cut. 1 host reporting, in a mode that never cuts");
     let later = NOW.after(Span::from_secs(60));
     assert_eq!(quiet(later).0, "Nothing is known to be cut, but 1 of 1 host is silent");
-    let alarms = Board::read(&store, None, later).unwrap().alarms;
+    let alarms = Board::read(&store, None, true, later).unwrap().alarms;
     assert!(alarms.iter().any(|alarm| alarm.contains("web-1 is silent since")), "{alarms:?}");
 }
 
@@ -81,7 +81,7 @@ fn a_quiet_watch_reads_reassuring_and_true() {
 fn a_mode_below_the_one_asked_for_is_red() {
     let (_place, store) = store();
     report(&store, "learn", NOW);
-    let html = render_board(&Board::read(&store, None, NOW).unwrap()).unwrap();
+    let html = render_board(&Board::read(&store, None, true, NOW).unwrap()).unwrap();
     assert!(
         html.contains("<td data-label=\"mode in effect\" class=\"bad\">learn")
             && html.contains("not in the mode that was asked for")
@@ -97,10 +97,10 @@ fn a_proven_cut_tells_since_when_until_when_why_and_how_to_release_it() {
         "leaked_packets": 0, "leaked_bytes": 0, "sockets_destroyed": 1, "proof": {"cut": "proven", "exemptions": "ok", "checks": {}}, "coverage": []
     });
     take(&store, &[("containment", containment), ("receipt", receipt)]);
-    let html = render_board(&Board::read(&store, None, NOW).unwrap()).unwrap();
+    let html = render_board(&Board::read(&store, None, true, NOW).unwrap()).unwrap();
     for expected in [
         "level 5 · host",
-        "all external egress of the host",
+        "cut all external egress of the host",
         "plugx.tcp",
         "cut proven",
         "exemptions ok",
@@ -119,7 +119,12 @@ fn store() -> (tempfile::TempDir, Store) {
     store
         .redeem_token(
             "hash",
-            &Enrolment { agent: AGENT.into(), host: "web-1".into(), certificate_until: NOW },
+            &Enrolment {
+                agent: AGENT.into(),
+                host: "web-1".into(),
+                certificate_until: NOW,
+                spki: "00".into(),
+            },
             NOW,
         )
         .unwrap();

@@ -2,6 +2,7 @@
 
 use sekisho_schema::finding::{Action, DecisionRecord, Reason};
 use sekisho_schema::order::Command;
+use sekisho_schema::sealed::HOST_LEVEL;
 use sekisho_schema::{Containment, Measure, Scope, Sealed};
 
 /// The longest text of a stranger that is shown, in characters.
@@ -149,13 +150,31 @@ const fn reason(reason: Reason) -> &'static str {
     }
 }
 
-/// The command that releases a containment, when its name is one: a name is a stranger's word until its shape is checked, and people paste commands.
+/// The commands that release a containment, each with who runs it where; none when its name or its host's is not one:
+/// names are strangers' words until their shape is checked, and people paste commands.
 #[must_use]
-pub fn release_command(containment: &Containment) -> Option<String> {
-    let digits = containment.id.0.strip_prefix("c-")?;
-    let fits = digits.len() == 12
-        && digits.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit));
-    fits.then(|| format!("sekisho release {} --reason \"…\"", containment.id))
+pub fn release_commands(host: &str, containment: &Containment) -> Vec<(String, String)> {
+    let id = &containment.id;
+    let is_name = id.0.strip_prefix("c-").is_some_and(|digits| {
+        digits.len() == 12
+            && digits.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit))
+    });
+    let is_host = (1..=253).contains(&host.len())
+        && !host.starts_with('-')
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if !is_name || !is_host {
+        return Vec::new();
+    }
+    let local = format!("sekisho release {id} --reason \"…\"");
+    if containment.level < HOST_LEVEL {
+        return vec![(format!("To release, on {host}"), local)];
+    }
+    let order =
+        format!("sekisho-collector order release {host} {id} --reason \"…\" --key FILE --key FILE");
+    vec![
+        ("To release, two operators".to_owned(), order),
+        (format!("or, on {host}"), format!("{local} --break-glass")),
+    ]
 }
 
 #[cfg(test)]
@@ -172,10 +191,10 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_a_containments_gives_no_command_to_paste() {
-        let named = |id: &str| Containment {
+        let named = |id: &str, level| Containment {
             id: ContainmentId(id.into()),
             scope: Scope::Host,
-            level: 5,
+            level,
             since: Timestamp::EPOCH,
             until: Timestamp::MAX,
             cause: String::new(),
@@ -184,12 +203,19 @@ mod tests {
             measure: sekisho_schema::Measure::Cut,
             trial_until: None,
         };
-        assert_eq!(
-            release_command(&named("c-0123456789ab")).unwrap(),
-            "sekisho release c-0123456789ab --reason \"…\""
-        );
+        let commands = |host: &str, id: &str, level| -> Vec<String> {
+            release_commands(host, &named(id, level)).into_iter().map(|(_, text)| text).collect()
+        };
+        let id = "c-0123456789ab";
+        assert_eq!(commands("web-1", id, 3), [format!("sekisho release {id} --reason \"…\"")]);
+        let of_host = commands("web-1", id, 5);
+        assert!(of_host[0].starts_with(&format!("sekisho-collector order release web-1 {id} ")));
+        assert!(of_host[1].ends_with("--break-glass"), "{of_host:?}");
         for id in ["c-0123456789ab; rm -rf /", "$(reboot)", "c-0123456789AB", "c-", ""] {
-            assert_eq!(release_command(&named(id)), None);
+            assert!(commands("web-1", id, 3).is_empty());
+        }
+        for host in ["web-1; reboot", "$(reboot)", "-h", ""] {
+            assert!(commands(host, id, 5).is_empty());
         }
     }
 

@@ -7,7 +7,9 @@ use crate::authority::{AgentShown, AuthorityError};
 use crate::clock;
 use crate::policy::threshold;
 use crate::secret::{new_agent_id, token_hash};
-use crate::store::{Batch, Enrolment, Heartbeat, MAX_CONTAINMENTS, OrderAnswer, Outcome, RedeemError};
+use crate::store::{
+    Batch, Enrolment, Heartbeat, MAX_CONTAINMENTS, OrderAnswer, Outcome, RedeemError,
+};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
@@ -160,11 +162,7 @@ async fn renew(
     Ok(Json(answer))
 }
 
-fn renew_now(
-    room: &Room,
-    shown: &AgentShown,
-    request: &RenewRequest,
-) -> Result<Value, Problem> {
+fn renew_now(room: &Room, shown: &AgentShown, request: &RenewRequest) -> Result<Value, Problem> {
     if !room.store.enrolled(&shown.agent)? {
         return Err(stranger());
     }

@@ -4,8 +4,8 @@
 //! page. It holds no key that seals policies, and must not change what an agent reported.
 
 mod agents;
-mod guard;
 mod door;
+mod guard;
 mod listen;
 mod notify;
 mod problem;

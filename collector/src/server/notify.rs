@@ -73,7 +73,8 @@ impl Caller {
                 .await
                 .map_err(|error| format!("cannot connect: {error}"))?;
             let Some(tls) = &self.tls else { return post(stream, request).await };
-            let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
+            let name =
+                ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
             let stream = TlsConnector::from(Arc::clone(tls))
                 .connect(name, stream)
                 .await
@@ -102,7 +103,8 @@ async fn post<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
 fn client(ca: &str) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
-    let found: Vec<_> = CertificateDer::pem_slice_iter(ca.as_bytes()).filter_map(Result::ok).collect();
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(ca.as_bytes()).filter_map(Result::ok).collect();
     let (taken, _) = roots.add_parsable_certificates(found);
     if taken == 0 {
         return Err("notify: the ca-file holds no certificate".to_owned());
@@ -141,13 +143,20 @@ async fn deliver_one(room: &Arc<Room>, caller: &Caller, due: Due) {
         if outcome.is_ok() { &room.metrics.deliveries } else { &room.metrics.delivery_failures };
     counter.fetch_add(1, Ordering::Relaxed);
     if let Err(why) = &outcome {
-        tracing::error!(notice = due.notice.id, who = due.who, attempt = due.attempts + 1, why, state = "tried again later; it stands on the page", "a notice did not arrive");
+        tracing::error!(
+            notice = due.notice.id,
+            who = due.who,
+            attempt = due.attempts + 1,
+            why,
+            state = "tried again later; it stands on the page",
+            "a notice did not arrive"
+        );
     }
     // A failure to keep this only means that the notice is sent again, under the same key.
     let _ = room
         .waiting(move |room| {
-            let outcome = outcome.as_ref().map(|()| ()).map_err(String::as_str);
-            Ok(room.store.delivered(&due, outcome, clock::now())?)
+            let failure = outcome.as_ref().err().map(String::as_str);
+            Ok(room.store.delivered(&due, failure, clock::now())?)
         })
         .await;
 }

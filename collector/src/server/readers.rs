@@ -41,6 +41,9 @@ pub(super) fn routes(room: &Arc<Room>, on_loopback: bool) -> Router<Arc<Room>> {
         .route("/api/v1/findings", get(findings))
         .route("/api/v1/containments", get(containments))
         .route("/api/v1/events", get(events))
+        .route("/api/v1/orders", get(orders))
+        .route("/api/v1/notices", get(notices))
+        .route("/api/v1/drills", get(drills))
         .route("/api/v1/policy", get(policy))
         .route("/api/v1/live", get(live))
         .route_layer(from_fn_with_state(Arc::clone(room), operators_only));
@@ -78,7 +81,10 @@ async fn live(State(room): Shared) -> Response {
 
 async fn read_board(room: &Arc<Room>) -> Result<Board, Problem> {
     let policy = room.policy.borrow().clone();
-    room.waiting(move |room| Ok(Board::read(&room.store, policy.as_deref(), clock::now())?)).await
+    room.waiting(move |room| {
+        Ok(Board::read(&room.store, policy.as_deref(), room.notifies, clock::now())?)
+    })
+    .await
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Problem {
@@ -207,6 +213,42 @@ async fn events(State(room): Shared, asked: Asked) -> Result<Json<Value>, Proble
         .await?;
     let next = events.last().filter(|_| events.len() as u64 == limit).map(|last| last.cursor);
     Ok(Json(json!({"events": events, "next": next})))
+}
+
+async fn orders(State(room): Shared, asked: Asked) -> Result<Json<Value>, Problem> {
+    let limit = rows(asked)?.limit();
+    let orders = room.waiting(move |room| Ok(room.store.orders(limit, clock::now())?)).await?;
+    Ok(Json(json!({"orders": orders})))
+}
+
+async fn notices(State(room): Shared, asked: Asked) -> Result<Json<Value>, Problem> {
+    let rows = rows(asked)?;
+    let also_seen = match rows.state.as_deref() {
+        None | Some("active") => false,
+        Some("all") => true,
+        Some(_) => return Err(Problem::new(StatusCode::BAD_REQUEST, "state is active or all")),
+    };
+    let notices =
+        room.waiting(move |room| Ok(room.store.notices(also_seen, rows.limit())?)).await?;
+    Ok(Json(json!({"notices": notices})))
+}
+
+async fn drills(State(room): Shared) -> Result<Json<Value>, Problem> {
+    let policy = room.policy.borrow().clone();
+    let value = room
+        .waiting(move |room| {
+            let now = clock::now();
+            let overdue =
+                match policy.as_deref().and_then(|held| Some((held, held.policy.as_ref()?))) {
+                    Some((held, policy)) => {
+                        room.store.drills_overdue(&policy.drill, held.stored.pushed_at, now)?
+                    }
+                    None => Vec::new(),
+                };
+            Ok(json!({"drills": room.store.drills()?, "overdue": overdue}))
+        })
+        .await?;
+    Ok(Json(value))
 }
 
 fn policy_value(room: &Room) -> Value {

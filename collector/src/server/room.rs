@@ -32,8 +32,8 @@ pub(super) struct Room {
     pub(super) certificate_until: Timestamp,
     pub(super) policy: watch::Sender<Option<Arc<InForce>>>,
     pub(super) denied: watch::Sender<Arc<BTreeSet<String>>>,
-    /// Agents with orders that they did not answer yet.
-    pub(super) orders: watch::Sender<Arc<BTreeMap<String, u64>>>,
+    /// Agents with the names of the orders that they did not answer yet.
+    pub(super) orders: watch::Sender<Arc<BTreeMap<String, BTreeSet<String>>>>,
     /// What each group has spent of its cuts of hosts.
     pub(super) spent: watch::Sender<Arc<BTreeMap<String, GroupSpent>>>,
     /// Life of an agent's certificate.
@@ -247,18 +247,48 @@ impl Room {
             &[("", policy.to_string())],
         );
         for (name, kind, help, value) in [
-            ("certificates_renewed_total", "counter", "Agents' certificates made anew.", &self.metrics.renewed),
-            ("trials_confirmed_total", "counter", "Confirmations of cuts on trial that were handed out.", &self.metrics.confirmed),
+            (
+                "certificates_renewed_total",
+                "counter",
+                "Agents' certificates made anew.",
+                &self.metrics.renewed,
+            ),
+            (
+                "trials_confirmed_total",
+                "counter",
+                "Confirmations of cuts on trial that were handed out.",
+                &self.metrics.confirmed,
+            ),
             ("notices", "gauge", "Notices that nobody took on yet.", &self.metrics.notices),
-            ("notices_undelivered", "gauge", "Notices whose last delivery failed.", &self.metrics.undelivered),
+            (
+                "notices_undelivered",
+                "gauge",
+                "Notices whose last delivery failed.",
+                &self.metrics.undelivered,
+            ),
             ("deliveries_total", "counter", "Notices that arrived.", &self.metrics.deliveries),
-            ("delivery_failures_total", "counter", "Tries to deliver a notice that failed.", &self.metrics.delivery_failures),
-            ("events_removed_total", "counter", "Events removed because of their age or the size of the database.", &self.metrics.removed),
+            (
+                "delivery_failures_total",
+                "counter",
+                "Tries to deliver a notice that failed.",
+                &self.metrics.delivery_failures,
+            ),
+            (
+                "events_removed_total",
+                "counter",
+                "Events removed because of their age or the size of the database.",
+                &self.metrics.removed,
+            ),
         ] {
             family(name, kind, help, &[("", read(value).to_string())]);
         }
-        let orders: u64 = self.orders.borrow().values().sum();
-        family("orders_open", "gauge", "Orders that their hosts did not answer yet.", &[("", orders.to_string())]);
+        let orders: usize = self.orders.borrow().values().map(BTreeSet::len).sum();
+        family(
+            "orders_open",
+            "gauge",
+            "Orders that their hosts did not answer yet.",
+            &[("", orders.to_string())],
+        );
         let lines = [
             ("_sum", format!("{seconds:.9}")),
             ("_count", read(&self.metrics.batches).to_string()),

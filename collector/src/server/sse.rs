@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::Frame;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -65,7 +66,9 @@ pub(super) fn notices(room: &Arc<Room>, agent: String, group: String) -> Respons
     let (sender, receiver) = mpsc::channel(4);
     let listening = room.listening(&agent);
     let room = Arc::clone(room);
-    tokio::spawn(async move { feed_notices(&room, &agent, &group, Reader(sender), listening).await });
+    tokio::spawn(
+        async move { feed_notices(&room, &agent, &group, Reader(sender), listening).await },
+    );
     response(Feed(receiver))
 }
 
@@ -85,7 +88,7 @@ async fn feed_notices(
     }
     policy.mark_changed();
     orders.mark_changed();
-    let (mut waiting, mut told) = (0, None);
+    let (mut waiting, mut told) = (BTreeSet::new(), None);
     loop {
         let text = tokio::select! {
             () = reader.0.closed() => return,
@@ -107,12 +110,14 @@ async fn feed_notices(
                 if changed.is_err() {
                     return;
                 }
-                let before = waiting;
-                waiting = orders.borrow_and_update().get(agent).copied().unwrap_or(0);
-                if waiting == 0 || waiting == before {
+                let now = orders.borrow_and_update().get(agent).cloned().unwrap_or_default();
+                // As many as before need not be the same: an answer and a new order may fall into one look.
+                let is_new = !now.is_subset(&waiting);
+                waiting = now;
+                if !is_new {
                     continue;
                 }
-                order_notice(waiting)
+                order_notice(waiting.len())
             }
             changed = spent.changed() => {
                 if changed.is_err() {
@@ -123,7 +128,7 @@ async fn feed_notices(
                 told = now;
                 format!("event: group\ndata: {{\"count\":{},\"since\":\"{}\"}}\n\n", spent.count, spent.since)
             }
-            _ = ticks.tick() => if waiting > 0 { order_notice(waiting) } else { ": keep-alive\n\n".to_owned() },
+            _ = ticks.tick() => if waiting.is_empty() { ": keep-alive\n\n".to_owned() } else { order_notice(waiting.len()) },
         };
         if !reader.tell(text).await {
             return;
@@ -131,7 +136,7 @@ async fn feed_notices(
     }
 }
 
-fn order_notice(waiting: u64) -> String {
+fn order_notice(waiting: usize) -> String {
     format!("event: order\ndata: {{\"waiting\":{waiting}}}\n\n")
 }
 

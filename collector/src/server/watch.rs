@@ -18,6 +18,8 @@ const LOOKS_PER_ROLL_CALL: u64 = 20;
 /// When records are removed first after the start, and how often then.
 const FIRST_CLEANING: Duration = Duration::from_secs(10);
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
+/// When it is looked again after something was removed.
+const NEXT_CLEANING: Duration = Duration::from_secs(2);
 
 /// What was seen at the last look.
 #[derive(Default)]
@@ -109,7 +111,9 @@ fn look(room: &Room, seen: &mut Seen, roll_call: bool) -> Result<(), StoreError>
 
 /// A silence is told once for the last word before it, also over a restart of the collector.
 fn tell_lost(room: &Room, host: &HostView) -> Result<(), StoreError> {
-    let last = host.last_seen.map_or_else(|| "it enrolled".to_owned(), |at| at.to_string());
+    let last = host
+        .last_seen
+        .map_or_else(|| "it enrolled".to_owned(), |at| format!("{} UTC", clock::to_the_second(at)));
     let notice = NewNotice {
         key: format!("{}:{}:{last}", NoticeKind::AgentLost.word(), host.agent),
         kind: NoticeKind::AgentLost,
@@ -173,6 +177,8 @@ pub(super) async fn keep_house(room: Arc<Room>, keeping: Keeping) {
         match cleaned {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(pruning))) => {
+                // A database that is too large loses a day at a time: there may be more.
+                wait = NEXT_CLEANING;
                 room.metrics.removed.fetch_add(pruning.events, Ordering::Relaxed);
                 tracing::info!(why = %pruning.why, before = %pruning.before, events = pruning.events, findings = pruning.findings, other = pruning.other, "old records were removed");
             }

@@ -116,14 +116,25 @@ impl Store {
     /// When SQLite refuses.
     pub fn tell_overdue(&self, overdue: &[Overdue], now: Timestamp) -> Result<(), StoreError> {
         for one in overdue {
-            let last = one.last.map_or_else(|| "never".to_owned(), |at| at.to_string());
+            let last = one.last.map_or_else(
+                || "never".to_owned(),
+                |at| format!("{} UTC", crate::clock::to_the_second(at)),
+            );
             let notice = NewNotice {
-                key: format!("{}:{}:{}:{last}", NoticeKind::DrillOverdue.word(), one.group, one.name),
+                key: format!(
+                    "{}:{}:{}:{last}",
+                    NoticeKind::DrillOverdue.word(),
+                    one.group,
+                    one.name
+                ),
                 kind: NoticeKind::DrillOverdue,
                 agent: None,
                 group: Some(&one.group),
                 subject: one.name.clone(),
-                text: format!("the group {} had no rehearsal {} that held within {}: last {last}", one.group, one.name, one.every),
+                text: format!(
+                    "the group {} had no rehearsal {} that held within {}; the last one: {last}",
+                    one.group, one.name, one.every
+                ),
             };
             self.notice(&notice, now)?;
         }

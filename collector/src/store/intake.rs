@@ -1,6 +1,8 @@
 //! Events in: each stored once, whatever the order and however often they come.
 
-use super::{Doing, NewNotice, NoticeKind, Store, StoreError, held, nanos, natural, transact, whole};
+use super::{
+    Doing, NewNotice, NoticeKind, Store, StoreError, held, nanos, natural, transact, whole,
+};
 use rusqlite::{OptionalExtension, Transaction, params};
 use sekisho_schema::event::{DrillReport, EVENT_SCHEMA, Preview, Release};
 use sekisho_schema::sealed::hex;
@@ -256,7 +258,12 @@ impl Intake<'_> {
             Some(Body::Release(release)) => self.release(event.at, release)?,
             Some(Body::Drill(drill)) => self.drill(seq, event.at, drill)?,
             Some(Body::Gap(gap)) if gap.cause == "fuse" => {
-                self.notice(NoticeKind::Fuse, &format!("{}:{seq}", self.boot), &gap.cause, &gap.detail)?;
+                self.notice(
+                    NoticeKind::Fuse,
+                    &format!("{}:{seq}", self.boot),
+                    &gap.cause,
+                    &gap.detail,
+                )?;
             }
             Some(Body::Preview(preview)) => self.preview(event.at, preview)?,
             Some(
@@ -459,11 +466,15 @@ impl Intake<'_> {
         let (id, scope) = (release.containment.0.as_str(), &release.scope);
         match release.cause.as_str() {
             "trial" => {
-                let text = format!("{scope} was on trial and was let go, because nobody confirmed it: it is OPEN again");
+                let text = format!(
+                    "{scope} was on trial and was let go, because nobody confirmed it: it is OPEN again"
+                );
                 self.notice(NoticeKind::TrialReleased, id, id, &text)
             }
             "escalated" => {
-                let text = format!("what {scope} held back tried other ways; it is cut at a higher level now");
+                let text = format!(
+                    "what {scope} held back tried other ways; it is cut at a higher level now"
+                );
                 self.notice(NoticeKind::Escalated, id, id, &text)
             }
             _ => Ok(()),

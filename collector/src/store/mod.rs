@@ -253,4 +253,6 @@ fn transact<T>(
 }
 
 #[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod tests;

@@ -238,11 +238,7 @@ impl Store {
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn due_deliveries(
-        &self,
-        patience: Span,
-        now: Timestamp,
-    ) -> Result<Vec<Due>, StoreError> {
+    pub fn due_deliveries(&self, patience: Span, now: Timestamp) -> Result<Vec<Due>, StoreError> {
         self.on_disk("look for notices to deliver", |transaction| {
             for (who, wait) in [("owner", Span::ZERO), ("deputy", patience)] {
                 transaction
@@ -271,12 +267,11 @@ impl Store {
     pub fn delivered(
         &self,
         due: &Due,
-        outcome: Result<(), &str>,
+        failure: Option<&str>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.on_disk("keep what came of a delivery", |transaction| {
             let (notice, attempts) = (whole(due.notice.id), due.attempts + 1);
-            let failure = outcome.err();
             match failure {
                 None => transaction.execute(
                     "UPDATE deliveries SET delivered_at = ?3, attempts = ?4, failure = NULL WHERE notice = ?1 AND who = ?2",

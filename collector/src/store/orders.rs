@@ -4,7 +4,7 @@ use super::{Store, StoreError, nanos};
 use rusqlite::{OptionalExtension, Row, params};
 use sekisho_schema::{ContainmentId, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most orders that one host is handed at once.
 const AT_ONCE: u64 = 32;
@@ -92,7 +92,9 @@ pub struct OrderView {
 }
 
 fn view(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<OrderView> {
-    let time = |place| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(place)?.map(Timestamp::from_nanos));
+    let time = |place| {
+        Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(place)?.map(Timestamp::from_nanos))
+    };
     let (fetched_at, answered_at) = (time(6)?, time(7)?);
     let (expires, done): (i64, Option<bool>) = (row.get(5)?, row.get(8)?);
     let state = match done {
@@ -134,16 +136,24 @@ impl Store {
         })
     }
 
-    /// Agents with orders that they did not answer yet, and how many.
+    /// Agents with the names of the orders that they did not answer yet.
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn orders_open(&self, now: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
+    pub fn orders_open(
+        &self,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, StoreError> {
         self.reading("look for orders", |connection| {
-            connection
-                .prepare_cached("SELECT agent, count(*) FROM orders WHERE answered_at IS NULL AND expires > ?1 GROUP BY agent")?
-                .query_map([nanos(now)], |row| Ok((row.get(0)?, super::natural(row.get(1)?))))?
-                .collect()
+            let mut statement = connection.prepare_cached(
+                "SELECT agent, id FROM orders WHERE answered_at IS NULL AND expires > ?1",
+            )?;
+            let mut rows = statement.query([nanos(now)])?;
+            let mut open: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            while let Some(row) = rows.next()? {
+                open.entry(row.get(0)?).or_default().insert(row.get(1)?);
+            }
+            Ok(open)
         })
     }
 
@@ -151,11 +161,7 @@ impl Store {
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn hand_orders(
-        &self,
-        agent: &str,
-        now: Timestamp,
-    ) -> Result<Vec<OrderHanded>, StoreError> {
+    pub fn hand_orders(&self, agent: &str, now: Timestamp) -> Result<Vec<OrderHanded>, StoreError> {
         self.on_disk("hand out orders", |transaction| {
             let orders = transaction
                 .prepare_cached("SELECT id, sealed FROM orders WHERE agent = ?1 AND answered_at IS NULL AND expires > ?2 ORDER BY sent_at, id LIMIT ?3")?

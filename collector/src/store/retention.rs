@@ -70,10 +70,13 @@ impl Store {
             };
             self.notice(&notice, now)?;
         }
-        let mut pruning = Pruning { at: now, before, why: why.to_owned(), events: 0, findings: 0, other: 0 };
+        let mut pruning =
+            Pruning { at: now, before, why: why.to_owned(), events: 0, findings: 0, other: 0 };
         if oldest.is_some_and(|oldest| oldest < before) {
             loop {
-                let (events, findings) = self.on_disk("remove old events", |transaction| remove_events(transaction, before))?;
+                let (events, findings) = self.on_disk("remove old events", |transaction| {
+                    remove_events(transaction, before)
+                })?;
                 pruning.events += events;
                 pruning.findings += findings;
                 if events < natural(AT_ONCE) {
@@ -82,7 +85,9 @@ impl Store {
             }
         }
         let cuts_before = now.before(keep.cuts.max(keep.events).max(LEAST));
-        pruning.other = self.on_disk("remove old containments", |transaction| remove_cuts(transaction, cuts_before))?;
+        pruning.other = self.on_disk("remove old containments", |transaction| {
+            remove_cuts(transaction, cuts_before)
+        })?;
         if pruning.events + pruning.findings + pruning.other == 0 {
             return Ok(None);
         }
@@ -99,7 +104,9 @@ impl Store {
 
     fn oldest_event(&self) -> Result<Option<Timestamp>, StoreError> {
         self.reading("look for the oldest event", |connection| {
-            let oldest: Option<i64> = connection.query_row("SELECT min(received_at) FROM events", [], |row| row.get(0))?;
+            let oldest: Option<i64> =
+                connection
+                    .query_row("SELECT min(received_at) FROM events", [], |row| row.get(0))?;
             Ok(oldest.map(Timestamp::from_nanos))
         })
     }
@@ -133,10 +140,7 @@ fn day_after(at: Timestamp) -> Timestamp {
 
 /// Removes a share of the oldest events. Of each boot a beginning is removed, never a middle: the hash at the cut is
 /// kept, so that the chain of what stays can still be checked.
-fn remove_events(
-    transaction: &Transaction<'_>,
-    before: Timestamp,
-) -> rusqlite::Result<(u64, u64)> {
+fn remove_events(transaction: &Transaction<'_>, before: Timestamp) -> rusqlite::Result<(u64, u64)> {
     let boots: Vec<(String, String, i64)> = transaction
         .prepare_cached(
             "SELECT agent, boot, max(seq) FROM (SELECT agent, boot, seq FROM events WHERE received_at < ?1 ORDER BY received_at LIMIT ?2) GROUP BY agent, boot",
@@ -154,8 +158,12 @@ fn remove_events(
                 "UPDATE boots SET pruned_chain = (SELECT chain FROM events WHERE agent = ?1 AND boot = ?2 AND seq = ?3), pruned = ?3 WHERE agent = ?1 AND boot = ?2 AND pruned < ?3",
             )?
             .execute(params![agent, boot, last])?;
-        findings += transaction.prepare_cached("DELETE FROM findings WHERE agent = ?1 AND boot = ?2 AND seq <= ?3")?.execute(params![agent, boot, last])? as u64;
-        events += transaction.prepare_cached("DELETE FROM events WHERE agent = ?1 AND boot = ?2 AND seq <= ?3")?.execute(params![agent, boot, last])? as u64;
+        findings += transaction
+            .prepare_cached("DELETE FROM findings WHERE agent = ?1 AND boot = ?2 AND seq <= ?3")?
+            .execute(params![agent, boot, last])? as u64;
+        events += transaction
+            .prepare_cached("DELETE FROM events WHERE agent = ?1 AND boot = ?2 AND seq <= ?3")?
+            .execute(params![agent, boot, last])? as u64;
     }
     Ok((events, findings))
 }

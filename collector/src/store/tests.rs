@@ -210,7 +210,12 @@ fn a_token_is_good_once_and_a_wrong_ended_or_revoked_one_never() {
     let redeem = |token: &str, agent: &str, at| {
         store.redeem_token(
             &crate::secret::token_hash(token),
-            &Enrolment { agent: agent.into(), host: "h".into(), certificate_until: until },
+            &Enrolment {
+                agent: agent.into(),
+                host: "h".into(),
+                certificate_until: until,
+                spki: "00".into(),
+            },
             at,
         )
     };
@@ -263,6 +268,7 @@ fn store() -> (tempfile::TempDir, Store) {
         agent: AGENT.into(),
         host: "web-1".into(),
         certificate_until: NOW.after(Span::from_hours(720)),
+        spki: "00".into(),
     };
     store.redeem_token("hash", &enrolment, NOW).unwrap();
     (place, store)

@@ -30,7 +30,9 @@ impl Store {
         agent: &str,
         now: Timestamp,
     ) -> Result<Vec<ContainmentId>, StoreError> {
-        let ids = self.reading("look for trials to confirm", |connection| confirmable(connection, agent, now))?;
+        let ids = self.reading("look for trials to confirm", |connection| {
+            confirmable(connection, agent, now)
+        })?;
         if ids.iter().any(|(_, is_new)| *is_new) {
             self.on_disk("keep a confirmation", |transaction| {
                 for (id, _) in ids.iter().filter(|(_, is_new)| *is_new) {
@@ -73,7 +75,9 @@ impl Store {
     pub fn group_of(&self, agent: &str) -> Result<Option<String>, StoreError> {
         use rusqlite::OptionalExtension as _;
         self.reading("look up a group", |connection| {
-            connection.query_row("SELECT grp FROM hosts WHERE agent = ?1", [agent], |row| row.get(0)).optional()
+            connection
+                .query_row("SELECT grp FROM hosts WHERE agent = ?1", [agent], |row| row.get(0))
+                .optional()
         })
     }
 }

@@ -66,6 +66,13 @@ pub(crate) fn init(place: &Path) -> (PathBuf, String) {
 
 impl Collector {
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, "")
+    }
+
+    /// With a `collector.toml` beside the directory.
+    pub(crate) fn start_with(dir: &Path, config: &str) -> Self {
+        let file = dir.with_extension("toml");
+        std::fs::write(&file, config).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_sekisho-collector"))
             .args([
                 "run",
@@ -76,6 +83,8 @@ impl Collector {
                 "--page",
                 "127.0.0.1:0",
                 "--page-open",
+                "--config",
+                file.to_str().unwrap(),
             ])
             .env("SEKISHO_LOG", "warn")
             .stdout(Stdio::piped())
@@ -237,6 +246,19 @@ pub(crate) async fn enrol(collector: &Collector, dir: &Path, host: &str) -> (Ide
         },
         answer,
     )
+}
+
+/// A request to the plain listener under a name.
+pub(crate) async fn plain(port: u16, path: &str, name: &str) -> (u16, String) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get(path)
+        .header("host", name)
+        .body(http_body_util::Empty::<Bytes>::new())
+        .unwrap();
+    read(sender.send_request(request).await.unwrap()).await
 }
 
 /// A batch of plain events with these sequences.

@@ -11,9 +11,11 @@ pub mod http;
 pub mod implant;
 pub mod intruder;
 pub mod listen;
+pub mod load;
 pub mod lznt1;
 pub mod message;
 pub mod raw;
+pub mod talk;
 
 use serde_json::{Value, json};
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a laboratory fails loudly")]
 
 use sekisho_integration::actors::{
-    Arguments, dns, forward, http, implant, intruder, leash, listen, raw, ready,
+    Arguments, dns, forward, http, implant, intruder, leash, listen, load, raw, ready, talk,
 };
 use sekisho_integration::lab::sweep;
 
@@ -16,16 +16,23 @@ fn main() {
         "browse" => http::browse(&arguments),
         "capture" => listen::capture(&arguments),
         "count" => listen::count(&arguments),
+        "crowd" => load::crowd(&arguments),
         "dns-serve" => dns::serve(&arguments),
+        "echo" => talk::echo(&arguments),
+        "forge" => load::forge(&arguments),
         "forward" => forward::run(&arguments),
+        "hog" => load::hog(&arguments),
+        "hold" => load::hold(&arguments),
         "http-serve" => http::serve(&arguments),
         "janitor" => janitor(&arguments),
         "knock" => implant::knock(&arguments),
         "nft-loop" => listen::nft_loop(),
         "plugx-c2" => intruder::run(&arguments),
         "plugx-client" => implant::run(&arguments),
+        "pour" => load::pour(&arguments),
         "send" => raw::send(&arguments),
         "sink" => listen::sink(&arguments),
+        "talk" => talk::talk(&arguments),
         "updates" => http::updates(&arguments),
         other => panic!("no actor plays {other}"),
     }

@@ -26,6 +26,8 @@ pub struct AgentSetup {
     pub more: String,
     /// Interfaces it captures on; default `eth0`.
     pub interfaces: Vec<String>,
+    /// Words before `sekisho` when the daemon is started, such as one that takes a capability away.
+    pub wrapper: Vec<String>,
     secret: String,
 }
 
@@ -40,6 +42,8 @@ pub struct PolicyText {
     pub level: u8,
     /// How long a cut holds.
     pub lease: &'static str,
+    /// Cuts of the host, and of destinations, that may begin by themselves within an hour.
+    pub budget: [u32; 2],
     /// More TOML.
     pub more: String,
 }
@@ -48,7 +52,7 @@ impl PolicyText {
     /// A policy that cuts the host's external egress for 24 hours on PlugX.
     #[must_use]
     pub fn new(version: u64, mode: &'static str) -> Self {
-        Self { version, mode, level: 5, lease: "24h", more: String::new() }
+        Self { version, mode, level: 5, lease: "24h", budget: [5, 100_000], more: String::new() }
     }
 
     /// The TOML, with the exemptions of the story.
@@ -82,14 +86,15 @@ from = "0.0.0.0/0"
 name = "collector"
 to = "{COLLECTOR}/32"
 [budget]
-host-cuts-per-hour = 5
-destination-cuts-per-hour = 100000
+host-cuts-per-hour = {}
+destination-cuts-per-hour = {}
+group-host-cuts-per-hour = {}
 [duty]
 group = "web"
 owner = "Aiko <aiko@shop.example>"
 deputy = "Ben <ben@shop.example>"
 {}"#,
-            self.version, self.mode, self.level, self.lease, self.more
+            self.version, self.mode, self.level, self.lease, self.budget[0], self.budget[1], self.budget[0], self.more
         )
     }
 }
@@ -109,6 +114,7 @@ impl AgentSetup {
             dir,
             more: String::new(),
             interfaces: vec!["eth0".to_owned()],
+            wrapper: Vec::new(),
             secret,
         }
     }
@@ -189,7 +195,15 @@ impl AgentSetup {
     #[must_use]
     pub fn launch(&self) -> Agent {
         let file = self.configure();
-        let mut command = self.node.command(bins::product("sekisho"));
+        let product = bins::product("sekisho");
+        let mut command = match self.wrapper.as_slice() {
+            [] => self.node.command(product),
+            [wrapper, words @ ..] => {
+                let mut command = self.node.command(wrapper);
+                command.args(words).arg(product);
+                command
+            }
+        };
         command
             .args(["run", "--config"])
             .arg(file)
@@ -326,6 +340,29 @@ impl Agent {
             self.child.try_wait().ok().flatten()
         });
         self.setup.clone()
+    }
+
+    /// Stops it where it is, its guardian too, as a machine without CPU to spare would; [`Self::wake`] lets them go on.
+    #[must_use]
+    pub fn freeze(&self) -> Vec<rustix::process::Pid> {
+        let guardian = self.status()["guardian"]["pid"].as_i64().and_then(|pid| {
+            i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+        });
+        let mut frozen = vec![rustix::process::Pid::from_child(&self.child)];
+        frozen.extend(guardian);
+        for pid in &frozen {
+            rustix::process::kill_process(*pid, rustix::process::Signal::STOP)
+                .expect("it was running");
+        }
+        frozen
+    }
+
+    /// Lets go on what [`Self::freeze`] stopped.
+    pub fn wake(&self, frozen: &[rustix::process::Pid]) {
+        for pid in frozen {
+            rustix::process::kill_process(*pid, rustix::process::Signal::CONT)
+                .expect("it was there");
+        }
     }
 
     /// Whether it still runs.

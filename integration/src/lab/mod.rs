@@ -3,12 +3,15 @@
 //! In comes a topology; out come [`Node`]s. It must not know what runs in them.
 
 pub mod agent;
+pub mod battery;
 pub mod bins;
 pub mod collector;
+pub mod figures;
 pub mod kernel;
 pub mod matrix;
 pub mod node;
 pub mod pcapfile;
+pub mod peers;
 pub mod probe;
 pub mod topology;
 pub mod wait;

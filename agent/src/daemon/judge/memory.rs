@@ -6,10 +6,13 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::{Answer, PreviewRequest};
 use crate::evidence::{Freeze, Recent, Store, tree};
+use crate::host::owner::Owners;
+use crate::host::recent::follow;
 use crate::preview::{Ask, Ledger};
 use sekisho_engine::wire::Frame;
 use sekisho_schema::{Action, Body, ContainmentId, Finding, Record, Scope, Span};
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Bytes of frames that are frozen for a finding.
@@ -55,9 +58,30 @@ impl Memory {
     }
 }
 
+/// Who owns flows, with a memory of processes that have ended where the kernel tells of them.
+fn open_owners() -> Option<Owners> {
+    let recent = match follow() {
+        Ok((mut reporter, recent)) => {
+            let running = std::thread::Builder::new().name("processes".to_owned()).spawn(move || {
+                // It ends with the program.
+                if let Err(error) = reporter.run(&AtomicBool::new(false)) {
+                    tracing::warn!(error = %causes(&error), state = "only processes that are still there can be named", "cannot follow processes any more");
+                }
+            });
+            running.is_ok().then_some(recent)
+        }
+        Err(error) => {
+            tracing::info!(error = %causes(&error), "processes are not followed");
+            None
+        }
+    };
+    Owners::open(recent).inspect_err(|error| tracing::warn!(error = %causes(error), state = "findings name no program", "cannot ask who owns flows")).ok()
+}
+
 impl Judge {
     /// Remembers frames and flows from now on.
     pub(in crate::daemon) fn remember(&mut self, config: &Config) {
+        self.owners = open_owners();
         match Ledger::spawn(config.traffic_dir()) {
             Ok(ledger) => {
                 self.engine.remember_flows();

@@ -4,8 +4,35 @@ use super::super::cut::Cut;
 use super::Judge;
 use crate::clock;
 use crate::control::{CaptureStatus, InterfaceStatus, ModeStatus, PolicyStatus, Status};
+use crate::enforce::{Plan, coverage, kinds};
+use sekisho_schema::event::CoverageReport;
+use sekisho_schema::{Body, Coverage, Record};
+use std::sync::PoisonError;
 
 impl Judge {
+    /// What passes a cut on this host, by name: as the lookout saw it, or before its first look as the devices tell.
+    pub(in super::super) fn coverage(&self) -> Coverage {
+        self.gaps.clone().unwrap_or_else(|| match &self.cut {
+            Some(cut) => cut.coverage().clone(),
+            None => coverage(&Plan { uplinks: self.ground.uplinks.clone(), ..Plan::default() }),
+        })
+    }
+
+    /// Takes note of what passes a cut: it stands in every receipt from here on.
+    pub(super) fn uncovered(&mut self, gaps: Coverage, record: bool) {
+        if let Some(cut) = &mut self.cut {
+            cut.cover(&gaps);
+        }
+        self.shared.metrics.values().gaps = kinds(&gaps);
+        if record {
+            let facts = self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let report = CoverageReport { uncovered: gaps.clone(), facts };
+            self.write_down(Record { at: clock::now(), body: Body::Coverage(report) });
+        }
+        self.gaps = Some(gaps);
+        self.publish();
+    }
+
     /// Publishes what findings changed: once for a batch of frames.
     pub(in super::super) fn publish_if_due(&mut self) {
         if self.stale {

@@ -5,10 +5,12 @@
 //! beyond it is dropped unless it is exempt. An answer of an exempt service is not counted, a handshake or a
 //! refusal (SYN with ACK, RST) neither, for strangers could fill the set with them; every other answer is.
 
-use super::terms::{count, field, matches, members, meta, word};
+use super::exempt::{service, with_verdict};
+use super::layer::Layer;
+use super::terms::{count, field, handshake, matches, members, meta, refusal, word};
 use super::{
-    ALLOWANCE_TABLE, EXEMPT, LOOPBACK, Layer, Objects, Statements, add, base_chain, chain,
-    device_chain, not_opening_answers, refill, rule_in, table, to_networks,
+    ALLOWANCE_TABLE, EXEMPT, LOOPBACK, Objects, SERVICES, Statements, add, base_chain, chain,
+    device_chain, refill, rule_in, spared, table, to_networks, window_seconds,
 };
 use crate::enforce::plan::{KernelAllowance, Plan};
 use ipnet::IpNet;
@@ -46,16 +48,16 @@ pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
         objects.push(NfObject::CmdObject(NfCmd::Delete(table(layer))));
         return;
     };
-    let window = u32::try_from(allowance.window.as_secs_f64() as u64).unwrap_or(u32::MAX).max(1);
+    let window = window_seconds(allowance.window);
     for (name, kind, size) in [
         (SPENT4, SetType::Ipv4Addr, ALLOWANCE_DESTINATIONS),
         (SPENT6, SetType::Ipv6Addr, ALLOWANCE_DESTINATIONS),
         (SPENT_REST, SetType::InetProto, 4),
     ] {
-        add(objects, spent(layer, name, kind, size, window));
+        add(objects, spent_set(layer, name, kind, size, window));
     }
     super::counter(objects, layer, SPENT);
-    for name in [EXEMPT, SPEND, BEYOND] {
+    for name in [EXEMPT, SERVICES, SPEND, BEYOND] {
         refill(objects, chain(layer, name));
     }
     let bases = if layer == Layer::Allowance {
@@ -74,7 +76,7 @@ pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
         refill(objects, base);
         rule_in(objects, layer, name, vec![jump(SPEND)], "what goes outside");
     }
-    super::levels::exempt(objects, layer, plan);
+    spared(objects, layer, plan);
     let mut rule = |chain: &'static str, statements, comment| {
         rule_in(objects, layer, chain.into(), statements, comment);
     };
@@ -119,14 +121,11 @@ fn free(layer: Layer, plan: &Plan, allowance: &KernelAllowance) -> Vec<Statement
         rules.push(vec![condition, pass.clone()]);
     }
     for exemption in &plan.exempt {
-        if let Exemption::Service { .. } = exemption {
-            for mut statements in super::service(layer, exemption) {
-                statements.push(pass.clone());
-                rules.push(statements);
-            }
-        }
+        let answers = service(layer, exemption).into_iter();
+        rules.extend(answers.map(|statements| with_verdict(statements, pass.clone())));
     }
-    rules.push(vec![not_opening_answers(), pass]);
+    rules.push(vec![handshake(), pass.clone()]);
+    rules.push(vec![refusal(), pass]);
     rules
 }
 
@@ -156,7 +155,7 @@ fn quota(bytes: u64) -> Statement<'static> {
     }))
 }
 
-fn spent(
+fn spent_set(
     layer: Layer,
     name: &'static str,
     kind: SetType,

@@ -1,11 +1,13 @@
 //! What stands before the list: looks that tell whether a packet may be cut at all, and destinations that are
 //! cut before any packet of theirs was seen, with a chain that tells and drops.
 
+use super::exempt::collector;
+use super::layer::Layer;
 use super::terms::{count, field, matches, members, meta, one_of};
 use super::{
     ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, BY_PORT, CUT_DEST4,
-    CUT_DEST6, EGRESS, KNOWN, KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, LIST, Layer, Objects,
-    POSTROUTING, STRICT_DEVICE, collector, rule_in,
+    CUT_DEST6, EGRESS, KNOWN, KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, LIST, Objects,
+    POSTROUTING, STRICT_DEVICE, rule_in,
 };
 use crate::enforce::Plan;
 use nftables::expr::{Expression, MetaKey, NamedExpression};
@@ -36,7 +38,7 @@ pub(super) fn sets(layer: Layer) -> Vec<(&'static str, SetTypeValue<'static>)> {
     match layer {
         Layer::Known4 => both(KNOWN4, KNOWN4_PORT, || SetType::Ipv4Addr),
         Layer::Known6 => both(KNOWN6, KNOWN6_PORT, || SetType::Ipv6Addr),
-        Layer::Inet | Layer::Netdev => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -49,7 +51,7 @@ pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
     let (ip, by_address, by_port) = match layer {
         Layer::Known4 => ("ip", KNOWN4, KNOWN4_PORT),
         Layer::Known6 => ("ip6", KNOWN6, KNOWN6_PORT),
-        Layer::Inet | Layer::Netdev => return,
+        _ => return,
     };
     for statements in [
         // What is exempt or inside is accepted there, and the rest comes back.

@@ -1,17 +1,16 @@
 //! The chains of the steps of the ladder beside the whole-host list: measures on a destination, workloads,
 //! senders behind this host. No packet meets them until a gate (`gates.rs`) leads to them.
 
-use super::terms::{count, field, matches, members, meta, one_of, port, th, with, word};
+use super::layer::Layer;
+use super::terms::{count, field, handshake, matches, members, meta, one_of, port, with, word};
 use super::{
-    ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, EXEMPT, LIST, LOOPBACK, Layer, Objects, Statements,
-    Walk, rule_in, to_networks,
+    ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, EXEMPT, LIST, LOOPBACK, Objects, SERVICES,
+    Statements, rule_in, to_networks,
 };
 use crate::enforce::Plan;
 use crate::enforce::cell::DEEPEST_CGROUP;
 use ipnet::IpNet;
-use nftables::expr::{
-    BinaryOperation, Expression, MetaKey, NamedExpression, Payload, PayloadBase, PayloadRaw,
-};
+use nftables::expr::{Expression, MetaKey, NamedExpression, Payload, PayloadBase, PayloadRaw};
 use nftables::schema::SetType;
 use nftables::stmt::{JumpTarget, Limit, Operator, Statement};
 
@@ -108,8 +107,8 @@ pub(super) const fn counters(layer: Layer) -> &'static [&'static str] {
 /// The regular chains of a layer.
 pub(super) const fn chains(layer: Layer) -> &'static [&'static str] {
     match layer {
-        Layer::Inet => &[EXEMPT, ABOVE, MEASURES, SENT, SENDERS, WORKLOAD, LISTENING],
-        Layer::Netdev => &[EXEMPT, SENT, SENDERS],
+        Layer::Inet => &[EXEMPT, SERVICES, ABOVE, MEASURES, SENT, SENDERS, WORKLOAD, LISTENING],
+        Layer::Netdev => &[EXEMPT, SERVICES, SENT, SENDERS],
         Layer::Bridge => &[EXEMPT, SENT, SENDERS],
         _ => &[],
     }
@@ -122,9 +121,11 @@ pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
             for statements in measures(goto(ABOVE)) {
                 rule_in(objects, layer, MEASURES.into(), statements, "measures on a destination");
             }
-            for statements in
-                [vec![jump(EXEMPT)], vec![count(MEASURES), Statement::Drop(None)]]
-            {
+            for statements in [
+                vec![jump(EXEMPT)],
+                vec![jump(SERVICES)],
+                vec![count(MEASURES), Statement::Drop(None)],
+            ] {
                 rule_in(objects, layer, ABOVE.into(), statements, "above a measure");
             }
             workload(objects, plan);
@@ -147,8 +148,13 @@ fn measures(above: Statement<'static>) -> Vec<Statements> {
         .collect()
 }
 
-/// Where frames are judged, the same within the list, behind what is exempt.
-pub(super) fn measured_frames(objects: &mut Objects, chain: &'static str) {
+/// Measures and contained senders within the list of frames, behind what is exempt.
+pub(super) fn judged_frames(objects: &mut Objects, chain: &'static str) {
+    measured_frames(objects, chain);
+    sent_frames(objects, chain);
+}
+
+fn measured_frames(objects: &mut Objects, chain: &'static str) {
     for mut statements in measures(Statement::Drop(None)) {
         if let Some(last) = statements.pop_if(|last| matches!(last, Statement::Drop(_))) {
             statements.extend([count(MEASURES), last]);
@@ -159,13 +165,9 @@ pub(super) fn measured_frames(objects: &mut Objects, chain: &'static str) {
 
 /// Frames that leave as a contained sender's own: a container on a device of its own above an uplink. Its hardware
 /// address is asked for at a gate, because nft's word for that asks for the device a frame came in by as well.
-pub(super) fn sent_frames(objects: &mut Objects, chain: &'static str) {
+fn sent_frames(objects: &mut Objects, chain: &'static str) {
     for (left, set) in [(field("ip", "saddr"), SENDER4), (field("ip6", "saddr"), SENDER6)] {
-        let statements = vec![
-            matches(left, Operator::EQ, members(set)),
-            count(SENDERS),
-            Statement::Drop(None),
-        ];
+        let statements = vec![matches(left, Operator::EQ, members(set)), goto(SENT)];
         rule_in(objects, Layer::Netdev, chain.into(), statements, "contained senders");
     }
 }
@@ -185,7 +187,8 @@ fn names(layer: Layer, plan: &Plan, times: u32) -> Vec<Statements> {
     if plan.names.questions_per_second == 0 {
         return Vec::new();
     }
-    let resolvers: Vec<IpNet> = plan.names.resolvers.iter().map(|ip| ip.to_canonical().into()).collect();
+    let resolvers: Vec<IpNet> =
+        plan.names.resolvers.iter().map(|ip| ip.to_canonical().into()).collect();
     let rate = plan.names.questions_per_second.saturating_mul(times);
     to_networks(layer, &resolvers)
         .into_iter()
@@ -222,7 +225,7 @@ fn workload(objects: &mut Objects, plan: &Plan) {
         let ports = numbers.into_iter().map(|port| Expression::Number(u32::from(port))).collect();
         [
             matches(meta(MetaKey::L4proto), Operator::EQ, transports),
-            matches(th("dport"), Operator::EQ, one_of(ports)),
+            matches(field("th", "dport"), Operator::EQ, one_of(ports)),
         ]
     };
     let drop = || [count(WORKLOAD), Statement::Drop(None)];
@@ -240,16 +243,15 @@ fn workload(objects: &mut Objects, plan: &Plan) {
     }
     let loopback = matches(meta(MetaKey::Oifname), Operator::EQ, word(LOOPBACK));
     rule(WORKLOAD, vec![loopback.clone(), Statement::Accept(None)], "other loopback");
-    rule(WORKLOAD, vec![jump(EXEMPT)], "what is exempt");
+    for chain in [EXEMPT, SERVICES] {
+        rule(WORKLOAD, vec![jump(chain)], "what is exempt");
+    }
     rule(WORKLOAD, drop().to_vec(), "contained workloads");
     let other = matches(meta(MetaKey::Oifname), Operator::NEQ, word(LOOPBACK));
-    let both = Expression::BinaryOperation(Box::new(BinaryOperation::OR(vec![word("syn"), word("ack")])));
-    let flags = BinaryOperation::AND(field("tcp", "flags"), both.clone());
-    let answers = matches(Expression::BinaryOperation(Box::new(flags)), Operator::EQ, both);
     let from = matches(field("tcp", "sport"), Operator::EQ, members(LISTENER));
     rule(
         LISTENING,
-        vec![other, answers, from, goto(WORKLOAD)],
+        vec![other, handshake(), from, goto(WORKLOAD)],
         "answers to a handshake belong to no cgroup",
     );
 }
@@ -266,7 +268,8 @@ fn senders(objects: &mut Objects, layer: Layer, plan: &Plan) {
         let from = matches(left, Operator::EQ, members(set));
         rule_in(objects, layer, SENDERS.into(), vec![from, goto(SENT)], "contained senders");
     }
-    let mut rule = |statements| rule_in(objects, layer, SENT.into(), statements, "contained senders");
+    let mut rule =
+        |statements| rule_in(objects, layer, SENT.into(), statements, "contained senders");
     if layer != Layer::Inet {
         rule(vec![
             matches(meta(MetaKey::Protocol), Operator::EQ, word("arp")),
@@ -274,19 +277,19 @@ fn senders(objects: &mut Objects, layer: Layer, plan: &Plan) {
         ]);
     }
     rule(vec![jump(EXEMPT)]);
-    for statements in names(layer, plan, 1) {
+    // A frame may come in by a port of its own and leave by another device.
+    for statements in names(layer, plan, if layer == Layer::Netdev { 2 } else { 1 }) {
         rule(statements);
     }
     rule(vec![count(SENDERS), Statement::Drop(None)]);
 }
 
-/// Fills the chain of what no containment may touch.
-pub(super) fn exempt(objects: &mut Objects, layer: Layer, plan: &Plan) {
-    Walk { layer, objects, chain: EXEMPT }.spared(plan);
-}
-
 fn raw(base: PayloadBase, offset: u32, len: u32) -> Expression<'static> {
-    Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(PayloadRaw { base, offset, len })))
+    Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(PayloadRaw {
+        base,
+        offset,
+        len,
+    })))
 }
 
 fn jump(target: &'static str) -> Statement<'static> {

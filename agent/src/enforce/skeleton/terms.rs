@@ -92,3 +92,22 @@ pub(super) fn not_opening() -> Statement<'static> {
     );
     matches(Expression::BinaryOperation(Box::new(flags)), Operator::NEQ, word("syn"))
 }
+
+/// An answer to a handshake: SYN and ACK together.
+pub(super) fn handshake() -> Statement<'static> {
+    let both = || {
+        Expression::BinaryOperation(Box::new(BinaryOperation::OR(vec![word("syn"), word("ack")])))
+    };
+    let flags = BinaryOperation::AND(field("tcp", "flags"), both());
+    matches(Expression::BinaryOperation(Box::new(flags)), Operator::EQ, both())
+}
+
+/// A refusal: RST, whatever else.
+pub(super) fn refusal() -> Statement<'static> {
+    let flags = BinaryOperation::AND(field("tcp", "flags"), word("rst"));
+    matches(Expression::BinaryOperation(Box::new(flags)), Operator::EQ, word("rst"))
+}
+
+pub(super) fn text(text: String) -> Expression<'static> {
+    Expression::String(text.into())
+}

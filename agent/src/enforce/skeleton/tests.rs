@@ -1,4 +1,6 @@
 use super::*;
+use sekisho_schema::Transport;
+use sekisho_schema::policy::Exemption;
 
 fn plan() -> Plan {
     Plan {
@@ -37,6 +39,7 @@ fn plan() -> Plan {
         ],
         collector: vec!["192.0.2.9:8443".parse().unwrap(), "[2001:db8::9]:8443".parse().unwrap()],
         known: true,
+        ..Plan::default()
     }
 }
 
