@@ -32,7 +32,9 @@ fn look(uplinks: &[&str], ours: Vec<u32>) -> BTreeSet<String> {
 fn news(before: &BTreeSet<String>, now: &BTreeSet<String>) -> (Vec<String>, Vec<String>) {
     // Other laboratories of this machine come and go; what they hold is told by process and namespace.
     let named = |from: &BTreeSet<String>, without: &BTreeSet<String>| {
-        let gaps = from.difference(without).filter(|gap| !gap.starts_with("af_xdp_socket") && !gap.starts_with("namespace_uplink"));
+        let gaps = from.difference(without).filter(|gap| {
+            !gap.starts_with("af_xdp_socket") && !gap.starts_with("namespace_uplink")
+        });
         gaps.cloned().collect()
     };
     (named(now, before), named(before, now))
@@ -42,7 +44,10 @@ fn news(before: &BTreeSet<String>, now: &BTreeSet<String>) -> (Vec<String>, Vec<
 fn each_way_past_a_cut_is_named_while_it_is_there_and_no_longer() {
     Lab::run("ways", |_| {
         let calm = look(&["h0"], vec![]);
-        assert!(!calm.iter().any(|gap| gap.starts_with("unknown")), "all could be looked at: {calm:?}");
+        assert!(
+            !calm.iter().any(|gap| gap.starts_with("unknown")),
+            "all could be looked at: {calm:?}"
+        );
         let tried = |set_up: &[&str], tear_down: &[&str], gap: &str| {
             set_up.iter().for_each(|words| run(words));
             let (opened, closed) = news(&calm, &look(&["h0"], vec![]));
@@ -56,7 +61,10 @@ fn each_way_past_a_cut_is_named_while_it_is_there_and_no_longer() {
             "tunnel:tun9",
         );
         tried(
-            &["ip link add vx9 type vxlan id 7 remote 203.0.113.2 dstport 4789 dev h0", "ip link set vx9 up"],
+            &[
+                "ip link add vx9 type vxlan id 7 remote 203.0.113.2 dstport 4789 dev h0",
+                "ip link set vx9 up",
+            ],
             &["ip link del vx9"],
             "tunnel:vx9",
         );
@@ -71,7 +79,10 @@ fn each_way_past_a_cut_is_named_while_it_is_there_and_no_longer() {
         run("ip link add link h0 name mv8 type macvlan");
         run("ip link set mv8 up");
         assert_eq!(news(&calm, &look(&["h0"], vec![])), (vec![], vec![]));
-        assert_eq!(news(&calm, &look(&[], vec![])).0, ["device_without_hook:mv8", "no_uplink_known"]);
+        assert_eq!(
+            news(&calm, &look(&[], vec![])).0,
+            ["device_without_hook:mv8", "no_uplink_known"]
+        );
         run("ip link del mv8");
         for (discipline, remove) in [("clsact", "clsact"), ("ingress", "ingress")] {
             let filter = format!(
@@ -107,8 +118,13 @@ fn a_packet_socket_is_named_with_the_process_that_holds_it_unless_it_is_ours() {
         let own = std::process::id();
         let (opened, _) = news(&calm, &look(&["h0"], vec![]));
         // A program that this one starts meanwhile inherits the socket for a moment, and is named too.
-        assert!(opened.iter().any(|gap| gap.starts_with(&format!("packet_socket:{own}/"))), "{opened:?}");
-        let held = |gaps: BTreeSet<String>| gaps.iter().any(|gap| gap.starts_with(&format!("packet_socket:{own}/")));
+        assert!(
+            opened.iter().any(|gap| gap.starts_with(&format!("packet_socket:{own}/"))),
+            "{opened:?}"
+        );
+        let held = |gaps: BTreeSet<String>| {
+            gaps.iter().any(|gap| gap.starts_with(&format!("packet_socket:{own}/")))
+        };
         assert!(!held(look(&["h0"], vec![own])), "our own is no news");
         drop(capture);
         assert!(!held(look(&["h0"], vec![])));
@@ -133,7 +149,9 @@ fn an_af_xdp_socket_is_named_though_the_kernel_lists_none() {
 fn a_namespace_with_a_way_out_of_its_own_is_named_and_one_behind_our_hooks_is_not() {
     Lab::run("space", |lab| {
         let inside = |gaps: &BTreeSet<String>| {
-            gaps.iter().filter(|gap| gap.starts_with("namespace_uplink:") && gap.ends_with("/mv0")).count()
+            gaps.iter()
+                .filter(|gap| gap.starts_with("namespace_uplink:") && gap.ends_with("/mv0"))
+                .count()
         };
         let others = inside(&look(&["h0"], vec![]));
         let container = lab.macvlan_container();
@@ -163,11 +181,52 @@ fn a_change_of_devices_or_filters_rings_at_once() {
         rings(&mut bell, "ip link add v9 type veth peer name w9");
         rings(&mut bell, "ip link set v9 name x9");
         rings(&mut bell, "tc qdisc add dev x9 clsact");
-        rings(&mut bell, "tc filter add dev x9 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev h0");
+        rings(
+            &mut bell,
+            "tc filter add dev x9 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev h0",
+        );
         let name = format!("sk-bell-{}", std::process::id());
         rings(&mut bell, &format!("ip netns add {name}"));
         run(&format!("ip netns del {name}"));
     });
+}
+
+#[test]
+fn the_doctors_matrix_is_as_told_on_this_kernel_and_leaves_nothing_behind() {
+    let began = Instant::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_sekisho"))
+        .args(["doctor", "-o", "json"])
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let rows = told["matrix"].as_array().unwrap();
+    assert_eq!(rows.len(), 17, "{told}");
+    for row in rows {
+        assert!(row["untried"].is_null(), "{row}");
+        let name = row["sender"].as_str().unwrap();
+        let expected = match name {
+            "AF_PACKET of ethertype 0x88b5" | "AF_PACKET with an 802.1Q tag" => {
+                ["declared", "cut", "cut"]
+            }
+            "UDP to an inside address" => ["open", "open", "cut"],
+            _ => ["cut", "cut", "cut"],
+        };
+        for (level, cell) in ["3", "5", "6"].into_iter().zip(expected) {
+            assert_eq!(row["levels"][level], cell, "{name} at level {level}: {row}");
+        }
+    }
+    for feature in
+        ["netdev_egress", "socket_cgroupv2", "table_owner", "bpf_lsm", "tcx", "sock_diag_cgroup"]
+    {
+        assert!(told["features"][feature]["detail"].is_string(), "{feature}: {told}");
+    }
+    let left = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    let ours = String::from_utf8_lossy(&left.stdout)
+        .lines()
+        .filter(|line| line.starts_with("sekisho-doctor-"))
+        .count();
+    assert_eq!(ours, 0, "a namespace was left behind");
 }
 
 #[test]

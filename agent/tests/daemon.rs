@@ -174,7 +174,8 @@ fn a_cut_from_before_a_restart_in_dry_run_is_told_and_released_and_leaves_no_tab
     let _agent = house.start(Stdio::null());
     assert_eq!(house.scopes(), ["host"], "what the kernel cuts must be told");
     let id = house.status().unwrap()["containments"][0]["containment"]["id"].clone();
-    let released = house.verb(&["release", id.as_str().unwrap(), "--reason", "drill", "--break-glass"]);
+    let released =
+        house.verb(&["release", id.as_str().unwrap(), "--reason", "drill", "--break-glass"]);
     assert!(released.status.success(), "{}", String::from_utf8_lossy(&released.stderr));
     wait_for("the end of our tables", || house.ruleset().is_empty().then_some(()));
     assert!(house.scopes().is_empty());
@@ -229,8 +230,10 @@ fn guardians(house: &House) -> Vec<i32> {
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
         let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<String> =
-            words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let words: Vec<String> = words
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
         if words.iter().any(|word| word == "guardian") && words.contains(&run) {
             found.push((words.iter().any(|word| word == "--keep"), pid));
         }

@@ -61,14 +61,19 @@ fn row(lab: &Lab, contained: &Inside, other: &Inside) -> Row {
 fn an_inside_host_is_cut_by_its_port_its_mac_or_its_addresses() {
     // By address alone another address passes, and that is why it is never all that is known.
     let cases = [
-        ("nothing", (false, false, false), ALL),
-        ("addresses", (true, false, false), Row { v4: false, v6: false, lateral: false, ..ALL }),
-        ("mac", (false, true, false), Row { other: true, ..none() }),
-        ("port", (false, false, true), Row { other: true, ..none() }),
-        ("all", (true, true, true), Row { other: true, ..none() }),
+        ("gw-noth", "nothing", (false, false, false), ALL),
+        (
+            "gw-addr",
+            "addresses",
+            (true, false, false),
+            Row { v4: false, v6: false, lateral: false, ..ALL },
+        ),
+        ("gw-mac", "mac", (false, true, false), Row { other: true, ..none() }),
+        ("gw-port", "port", (false, false, true), Row { other: true, ..none() }),
+        ("gw-all", "all", (true, true, true), Row { other: true, ..none() }),
     ];
-    for (name, (addresses, mac, port), expected) in cases {
-        Lab::run(&format!("gw{}", &name[..2]), |lab| {
+    for (lab, name, (addresses, mac, port), expected) in cases {
+        Lab::run(lab, |lab| {
             let [contained, other] = lab.bridge();
             assert!(
                 lab.waits_until(Duration::from_secs(5), || lab.inside_reaches(&contained, V4_OUT)
@@ -141,7 +146,11 @@ fn another_mac_passes_where_the_port_is_not_known() {
         assert!(lab.waits_until(Duration::from_secs(5), || lab.inside_reaches(&contained, V4_OUT)));
         let by_port = targets(scope, contained.target(false, false, true));
         let _ = enforcer.apply_with(&set, &by_port, lab.now()).unwrap();
-        assert!(!lab.inside_reaches(&contained, V4_OUT), "its port is its own whatever it says");
+        assert!(
+            !lab.inside_reaches(&contained, V4_OUT),
+            "its port is its own whatever it says: {}",
+            lab.ruleset()
+        );
     });
 }
 
@@ -211,7 +220,8 @@ fn a_container_is_cut_by_its_veth_or_its_address_and_on_macvlan_by_its_mac() {
         for container in [&routed, &macvlan] {
             for to in [V4_OUT, V6_OUT] {
                 assert!(
-                    lab.waits_until(Duration::from_secs(3), || lab.container_reaches(container, to)),
+                    lab.waits_until(Duration::from_secs(3), || lab
+                        .container_reaches(container, to)),
                     "{to} before the cut"
                 );
             }

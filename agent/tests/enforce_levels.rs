@@ -78,7 +78,10 @@ fn an_observed_destination_is_counted_and_loses_nothing() {
         assert!(counted[1].met.packets >= 2, "{counted:?}");
         // A renewal goes on counting.
         let mut renewed = set.clone();
-        renewed.containments.values_mut().for_each(|one| one.until = one.until.after(Span::from_secs(600)));
+        renewed
+            .containments
+            .values_mut()
+            .for_each(|one| one.until = one.until.after(Span::from_secs(600)));
         assert_eq!(enforcer.apply(&renewed, lab.now()).unwrap().changed, 2);
         assert!(enforcer.measured().unwrap()[0].met.bytes >= 100_000);
         let held = enforcer.held().unwrap();
@@ -100,7 +103,9 @@ fn a_quota_lets_so_many_bytes_pass_and_then_nothing_also_across_renewals_and_res
         let first = lab.pours("203.0.113.2:9999", 100_000);
         assert_eq!(first, 100_000);
         // A renewal, a reload and a restart must not grant it anew.
-        set.containments.values_mut().for_each(|one| one.until = one.until.after(Span::from_secs(600)));
+        set.containments
+            .values_mut()
+            .for_each(|one| one.until = one.until.after(Span::from_secs(600)));
         assert_eq!(enforcer.apply(&set, lab.now()).unwrap().changed, 1);
         enforcer.reload(&plan).unwrap();
         drop(enforcer);
@@ -309,7 +314,8 @@ fn a_contained_workload_is_cut_wherever_its_sockets_were_opened_before() {
         group.take(&moved_in);
         assert!(moved_in.echoes());
         assert!(!moved_in.connects("203.0.113.2:8443"), "a new socket is of the cgroup");
-        let open = open_for(&scope.parse().unwrap(), Measure::Cut, &lab.plan(), known.values().next());
+        let open =
+            open_for(&scope.parse().unwrap(), Measure::Cut, &lab.plan(), known.values().next());
         assert!(open.iter().any(|open| open.contains("handed over")), "{open:?}");
         let proof = enforcer.prove(set.containments.values().next().unwrap());
         assert_eq!(proof.cut.as_deref(), Some("proven"), "{proof:?}");
@@ -343,10 +349,17 @@ fn a_contained_workload_keeps_the_loopback_without_resolvers_and_proxies() {
             ..lab.plan()
         };
         let mut enforcer = Enforcer::open(&plan).unwrap();
-        let listeners: Vec<_> = ["127.0.0.1:53", "127.0.0.1:853", "127.0.0.1:3128", "127.0.0.1:5432", "[::1]:53", "[::1]:5432"]
-            .iter()
-            .map(|at| std::net::TcpListener::bind(at).unwrap())
-            .collect();
+        let listeners: Vec<_> = [
+            "127.0.0.1:53",
+            "127.0.0.1:853",
+            "127.0.0.1:3128",
+            "127.0.0.1:5432",
+            "[::1]:53",
+            "[::1]:5432",
+        ]
+        .iter()
+        .map(|at| std::net::TcpListener::bind(at).unwrap())
+        .collect();
         let mut workload = Workload::start(WORKLOAD);
         group.take(&workload);
         let at: Vec<String> =

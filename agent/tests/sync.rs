@@ -396,7 +396,7 @@ async fn answer(
         ("POST", path)
             if path.strip_prefix("/v1/orders/").is_some_and(|id| id.starts_with("o-")) =>
         {
-            desk.answers.push((path["/v1/orders/".len()..].to_owned(), body));
+            desk.answers.push((path.trim_start_matches("/v1/orders/").to_owned(), body));
             json(json!({"kept": true}))
         }
         _ => {

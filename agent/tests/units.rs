@@ -46,7 +46,9 @@ fn what_was_held_is_held_before_there_is_a_network() {
 fn the_power_to_cut_is_the_guardians_alone() {
     let may = |unit: &str| {
         let text = read(unit);
-        text.lines().any(|line| line.starts_with("CapabilityBoundingSet=") && line.contains("CAP_NET_ADMIN"))
+        text.lines().any(|line| {
+            line.starts_with("CapabilityBoundingSet=") && line.contains("CAP_NET_ADMIN")
+        })
     };
     assert!(may("sekisho-guardian.service") && !may("sekisho.service"));
 }

@@ -245,18 +245,18 @@ impl Engine {
         self.ended.want();
     }
 
-    /// The flows between the inside and the outside that ended since the last call, and how many were forgotten
+    /// The flows with an end inside that ended since the last call, and how many were forgotten
     /// because nobody took them in time.
     pub fn take_ended(&mut self) -> (Vec<FlowEnd>, u64) {
         self.ended.take()
     }
 
-    /// The flows between the inside and the outside that have not ended; looks at every flow, so it is for a
+    /// The flows with an end inside that have not ended; looks at every flow, so it is for a
     /// person's question.
     #[must_use]
     pub fn live_flows(&self) -> Vec<FlowEnd> {
         let mut flows = Vec::new();
-        self.tracker.live(&mut |flow| flows.extend(FlowEnd::of(flow)));
+        self.tracker.live(&mut |flow| flows.extend(FlowEnd::of(flow, &self.own)));
         flows
     }
 
@@ -372,7 +372,7 @@ impl Engine {
         let most_approved = self.limits.approved;
         let mut observer = |o: &Observation<'_>| {
             if matches!(o.kind, ObservationKind::Ended) {
-                ended.note(&o.flow);
+                ended.note(&o.flow, outlook.own);
             }
             if let ObservationKind::Answer { name, address } = o.kind
                 && outlook.approves(o, name, address)

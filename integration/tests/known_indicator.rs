@@ -148,7 +148,8 @@ fn what_is_flushed_comes_back_and_what_a_dead_agent_left_goes_with_the_mode() {
     let network = Network::build();
     let _c2 = network.c2.actor(&["plugx-c2", "--settings", "443=T1"]);
     let list = format!("{C2}\n{C2_6}\n{MANY_C2}.0.9:443\n[{C2_6}]:80\n");
-    let setup = setup(&network, &list, "");
+    // Where the guardian owns the tables nobody else can do any of this.
+    let setup = setup(&network, &list, "[enforce]\nown-tables = false\n");
     setup.seal(&policy(1, "enforce", ""));
     let agent = setup.start();
     wait_held(&agent, 4);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 mod orders;
 
-pub use orders::{FRESH_FOR, HOST_LEVEL, Operators, Opened};
+pub use orders::{FRESH_FOR, HOST_LEVEL, Opened, Operators};
 
 /// Name and version of the seal schema.
 pub const SEAL_SCHEMA: &str = "sekisho.sealed/1";

@@ -11,8 +11,13 @@ use std::time::Duration;
 const KEEPS: &str = "what the kernel holds, it keeps until its leases end";
 
 pub(super) fn run(args: &GuardianArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
-    let started =
-        |error| Complaint::new(format!("cannot start a guardian: {error}"), KEEPS, "is the system out of processes?");
+    let started = |error| {
+        Complaint::new(
+            format!("cannot start a guardian: {error}"),
+            KEEPS,
+            "is the system out of processes?",
+        )
+    };
     if args.detach {
         return detach(&arguments(args)).map(|()| Outcome::Fine).map_err(started);
     }
@@ -81,7 +86,9 @@ pub(super) fn boot(args: &ConfigArgs, console: &mut Console<'_>) -> Result<Outco
     })?;
     let told = match restored.containments {
         0 => writeln!(console.out, "nothing was held"),
-        count => writeln!(console.out, "{count} containments are held again, for what is left of them"),
+        count => {
+            writeln!(console.out, "{count} containments are held again, for what is left of them")
+        }
     };
     told.map_err(|error| cannot_write(&error))?;
     if restored.absent_devices > 0 {

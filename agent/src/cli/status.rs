@@ -7,6 +7,7 @@ use super::text::{milliseconds, rough, seconds};
 use super::{Console, Outcome, cannot_write};
 use crate::chain::Complaint;
 use crate::control::{Answer, ContainmentStatus, Request, Status};
+use crate::enforce::Ownership;
 use crate::enforce::{explain, is_always};
 use std::io::Write;
 
@@ -52,6 +53,7 @@ fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     }
     writeln!(out)?;
     mode(status, out)?;
+    guardian(status, out)?;
     sight(status, out)?;
     known(status, out)?;
     let policy = &status.policy;
@@ -170,6 +172,25 @@ fn cut(held: &ContainmentStatus, status: &Status, out: &mut dyn Write) -> std::i
         }
     }
     writeln!(out, "    undo     sekisho release {} --reason \"…\"", containment.id)
+}
+
+fn guardian(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    let Some(state) = &status.guardian else {
+        return writeln!(out, "GUARDIAN   gone: nothing new can be cut; what is cut stays cut");
+    };
+    let drift = if state.drift > 0 {
+        format!("; {} times somebody else's change was set right", state.drift)
+    } else {
+        String::new()
+    };
+    let owned = match &state.ownership {
+        Ownership::Absent => "no tables are loaded".to_owned(),
+        Ownership::Owned => "the tables are its own, nobody else can change them".to_owned(),
+        Ownership::Shared { why } => {
+            format!("THE TABLES ARE OPEN TO OTHERS ({why}): what they change is put back")
+        }
+    };
+    writeln!(out, "guardian   pid {}, {owned}{drift}; scheduling: {}", state.pid, state.scheduling)
 }
 
 fn mode(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {

@@ -14,5 +14,6 @@ pub use protocol::{
 };
 pub use scrape::serve_metrics;
 pub use server::{
-    OpenControlError, OrderRequest, PreviewRequest, ReloadRequest, Serving, last_findings, open_control, serve_control,
+    OpenControlError, OrderRequest, PreviewRequest, ReloadRequest, Serving, last_findings,
+    open_control, serve_control,
 };

@@ -2,7 +2,9 @@
 
 use sekisho_schema::event::{DrillReport, Preview};
 use sekisho_schema::policy::Mode;
-use sekisho_schema::{Containment, ContainmentId, Envelope, Measure, Receipt, Scope, Span, Timestamp};
+use sekisho_schema::{
+    Containment, ContainmentId, Envelope, Measure, Receipt, Scope, Span, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -130,7 +130,9 @@ async fn rehearse(mut drills: Schedule, shared: Arc<Shared>) {
         let now = clock::now();
         for report in tokio::task::block_in_place(|| drills.look(now)) {
             tracing::error!(drill = %report.name, detail = %report.detail, "a drill is overdue");
-            shared.inbox.send(Message::Record(Box::new(Record { at: now, body: Body::Drill(report) })));
+            shared
+                .inbox
+                .send(Message::Record(Box::new(Record { at: now, body: Body::Drill(report) })));
         }
     }
 }

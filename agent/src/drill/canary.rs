@@ -239,9 +239,8 @@ fn steal(mut stream: TcpStream, story: &Story, shared: &Shared) -> io::Result<()
         let count = stream.write(loot.get(..part).unwrap_or_default())? as u64;
         shared.stolen.fetch_add(count, Relaxed);
         sent += count;
-        if story.mbit > 0 {
-            let due = Duration::from_nanos(sent.saturating_mul(8_000) / story.mbit);
-            thread::sleep(due.saturating_sub(began.elapsed()));
+        if let Some(nanos) = sent.saturating_mul(8_000).checked_div(story.mbit) {
+            thread::sleep(Duration::from_nanos(nanos).saturating_sub(began.elapsed()));
         }
     }
 }

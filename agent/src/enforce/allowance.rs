@@ -67,7 +67,9 @@ impl Enforcer {
         let head = [&[family, 0, 0, 0], body.as_bytes()].concat();
         self.elements.channel.dump(GET_ELEMENT, &head, |found: &mut Vec<Spent>, answer| {
             let list = answer.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or_default();
-            found.extend(attributes(list).filter_map(|(_, element)| read(element)));
+            found.extend(
+                attributes(list).filter_map(|(_, element)| read(element, set != SPENT_REST)),
+            );
         })
     }
 
@@ -138,13 +140,14 @@ fn whole(bytes: u64) -> u64 {
     if u32::try_from(bytes).is_ok() { bytes } else { bytes >> 20 << 20 }
 }
 
-fn read(element: &[u8]) -> Option<Spent> {
+fn read(element: &[u8], of_address: bool) -> Option<Spent> {
     let key = attribute(attribute(element, 1)?, 1)?;
     let (Some(Measure::Quota { bytes: of }), tally) = expression::read(element) else {
         return None;
     };
     let left = attribute(element, 5).map_or(0, big_endian);
     let destination = match key.len() {
+        _ if !of_address => None,
         4 => key.first_chunk::<4>().map(|key| Ipv4Addr::from(*key).into()),
         16 => key.first_chunk::<16>().map(|key| Ipv6Addr::from(*key).into()),
         _ => None,

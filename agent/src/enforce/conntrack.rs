@@ -64,13 +64,14 @@ impl Tracked {
     pub fn delete_cut(&mut self, scopes: &[Scope], plan: &Plan) -> Result<u32, TrackedError> {
         let mut deleted = 0;
         for family in FAMILIES {
-            let found = self.channel.dump(GET, &[family, 0, 0, 0], |found: &mut Vec<Entry>, answer| {
-                if let Some(entry) = read(answer).filter(|entry| entry.is_cut(scopes, plan))
-                    && found.len() < MOST
-                {
-                    found.push(entry);
-                }
-            })?;
+            let found =
+                self.channel.dump(GET, &[family, 0, 0, 0], |found: &mut Vec<Entry>, answer| {
+                    if let Some(entry) = read(answer).filter(|entry| entry.is_cut(scopes, plan))
+                        && found.len() < MOST
+                    {
+                        found.push(entry);
+                    }
+                })?;
             for entry in found {
                 let sequence = self.channel.next();
                 let mut writer = Writer::default();

@@ -96,14 +96,18 @@ impl Changes {
         let mut space = self.buffer.as_mut_slice();
         let length = match self.socket.recv(&mut space, 0) {
             Ok(length) => length,
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+            Err(error)
+                if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) =>
+            {
                 self.touched = None;
                 return Ok(vec![Change::Lost]);
             }
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                    io::ErrorKind::WouldBlock
+                        | io::ErrorKind::TimedOut
+                        | io::ErrorKind::Interrupted
                 ) =>
             {
                 return Ok(Vec::new());

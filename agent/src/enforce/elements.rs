@@ -354,10 +354,8 @@ impl Elements {
             body.text(1, table);
             body.attribute(3, &1_u32.to_be_bytes());
             let head = [&[family, 0, 0, 0], body.as_bytes()].concat();
-            let read = self.channel.dump(
-                GET_OBJECT,
-                &head,
-                |read: &mut Vec<(String, Count)>, answer| {
+            let read =
+                self.channel.dump(GET_OBJECT, &head, |read: &mut Vec<(String, Count)>, answer| {
                     let body = answer.body.get(4..).unwrap_or_default();
                     let (Some(name), Some(data)) = (attribute(body, 2), attribute(body, 4)) else {
                         return;
@@ -365,8 +363,7 @@ impl Elements {
                     let number = |kind| attribute(data, kind).map_or(0, big_endian);
                     // NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
                     read.push((text_of(name), Count { packets: number(2), bytes: number(1) }));
-                },
-            );
+                });
             let read = match read {
                 Ok(read) => read,
                 // Where no bridge or no allowance is, there is no table of it.
@@ -406,10 +403,8 @@ impl Elements {
         }
         for (family, table) in TABLES {
             let hasher = if family == NETDEV { &mut *frames } else { &mut *packets };
-            let own: Vec<&Hook> = hooks
-                .iter()
-                .filter(|hook| hook.is_of(family) && table == TABLE)
-                .collect();
+            let own: Vec<&Hook> =
+                hooks.iter().filter(|hook| hook.is_of(family) && table == TABLE).collect();
             own.hash(hasher);
             let mut body = Writer::default();
             body.text(1, table);

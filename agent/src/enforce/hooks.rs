@@ -229,11 +229,7 @@ fn generation(channel: &mut Channel) -> Result<[u8; 4], NetlinkError> {
 }
 
 /// Takes the base chain of known ports away when their set is empty at one and the same generation.
-pub(super) fn rest_ports(
-    channel: &mut Channel,
-    family: u8,
-    set: &str,
-) -> Result<(), NetlinkError> {
+pub(super) fn rest_ports(channel: &mut Channel, family: u8, set: &str) -> Result<(), NetlinkError> {
     if !has_ports(channel, family)? {
         return Ok(());
     }

@@ -42,7 +42,8 @@ pub use owner::{Eye, Ownership};
 pub use packet_log::packet_log;
 pub use plan::{Ends, KernelAllowance, Plan, Refusal, is_cut, is_held};
 pub use skeleton::{
-    ALLOWANCE_DESTINATIONS, ALLOWANCE_TABLE, DEFAULT_TIMEOUT_SECS, LOG_GROUP, TABLE, device_chain, removal, skeleton, to_json,
+    ALLOWANCE_DESTINATIONS, ALLOWANCE_TABLE, DEFAULT_TIMEOUT_SECS, LOG_GROUP, TABLE, device_chain,
+    removal, skeleton, to_json,
 };
 
 use crate::target::Targets;
@@ -318,7 +319,8 @@ impl Enforcer {
         for (cell, found) in self.elements.read()? {
             // A scope too long for its element is known by name to whoever wrote it.
             let written = self.holding.get(&cell).and_then(|hold| hold.scope.clone());
-            let (Some(scope), Some(id), Some(left)) = (found.scope.or(written), found.id, found.left)
+            let (Some(scope), Some(id), Some(left)) =
+                (found.scope.or(written), found.id, found.left)
             else {
                 continue;
             };
@@ -440,10 +442,10 @@ impl Enforcer {
         let (desired, _) = self.desired(set, now);
         self.elements.gates = self.elements.read_gates()?;
         for (cell, hold) in &desired {
-            drift.extend(self.shut(cell).map(|gate| Drift::Missing {
-                id: hold.id.clone(),
-                element: gate.to_string(),
-            }));
+            drift.extend(
+                self.shut(cell)
+                    .map(|gate| Drift::Missing { id: hold.id.clone(), element: gate.to_string() }),
+            );
             let left = found
                 .get(cell)
                 .filter(|element| element.id.as_deref() == Some(hold.id.0.as_str()))

@@ -7,7 +7,7 @@ use sekisho_schema::{Measure, Scope};
 
 /// What of a scope that is held so can still get out or about, by design or for want of means (containment.md, sections 2, 5 and 6).
 ///
-/// What this host as a whole can't close, whatever the level, is in [`super::coverage`]; what `target` itself names
+/// What this host as a whole can't close, whatever the level, is in [`mod@super::coverage`]; what `target` itself names
 /// as open comes along.
 #[must_use]
 pub fn open_for(

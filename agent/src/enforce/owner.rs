@@ -6,7 +6,9 @@ use super::elements::{BATCH, nft};
 use super::executor;
 use super::hooks::Hook;
 use super::known::{Key, KnownWriter};
-use super::netlink::{CREATE, Channel, NetlinkError, REQUEST, Writer, attribute, big_endian, text_of};
+use super::netlink::{
+    CREATE, Channel, NetlinkError, REQUEST, Writer, attribute, big_endian, text_of,
+};
 use super::plan::Plan;
 use super::skeleton::{TABLE, skeleton, to_json};
 use super::transplant::{Ruleset, TransplantError};
@@ -130,7 +132,9 @@ impl Enforcer {
         } else {
             match probe(&mut elements.channel) {
                 Ok(()) => Stance::Us,
-                Err(error) => Stance::Refused(format!("this kernel knows no owners that persist: {error}")),
+                Err(error) => {
+                    Stance::Refused(format!("this kernel knows no owners that persist: {error}"))
+                }
             }
         };
         let mut enforcer = Self {
@@ -251,7 +255,8 @@ impl Enforcer {
         }
         let document = to_json(&skeleton(plan, &[]))?;
         let known = self.owner.built.take().filter(|(built, _)| *built == document);
-        let ruleset = match known.map_or_else(|| Ruleset::build(&document), |(_, known)| Ok(known)) {
+        let ruleset = match known.map_or_else(|| Ruleset::build(&document), |(_, known)| Ok(known))
+        {
             Ok(ruleset) => ruleset,
             Err(TransplantError::Scratch(error)) => {
                 return self.load_shared(plan, stale, &error);
@@ -283,7 +288,8 @@ impl Enforcer {
         why: &std::io::Error,
     ) -> Result<(), OpenEnforcerError> {
         self.owner.stance = Stance::Refused(format!("no namespace to build the ruleset in: {why}"));
-        let persistent = list(&mut self.elements.channel)?.values().any(|table| table.flags & PERSIST != 0);
+        let persistent =
+            list(&mut self.elements.channel)?.values().any(|table| table.flags & PERSIST != 0);
         if persistent {
             self.remove_held()?;
         }
@@ -359,7 +365,8 @@ fn list(channel: &mut Channel) -> Result<BTreeMap<Place, Listed>, NetlinkError> 
         let name = attribute(body, 1).map(text_of).unwrap_or_default();
         if is_ours(&name) {
             let number = |kind| {
-                attribute(body, kind).map_or(0, |value| u32::try_from(big_endian(value)).unwrap_or(0))
+                attribute(body, kind)
+                    .map_or(0, |value| u32::try_from(big_endian(value)).unwrap_or(0))
             };
             // NFTA_TABLE_FLAGS, NFTA_TABLE_OWNER
             found.push(((family, name), Listed { flags: number(2), owner: number(7) }));

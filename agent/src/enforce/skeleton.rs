@@ -20,7 +20,9 @@ pub(super) use self::levels::{
 };
 
 use super::plan::Plan;
+use exempt::Spared;
 use ipnet::IpNet;
+use layer::Layer;
 use nftables::expr::{Expression, MetaKey};
 use nftables::schema::{
     Chain, Counter, FlushObject, NfCmd, NfListObject, NfObject, Nftables, Rule, Set, SetFlag,
@@ -30,8 +32,6 @@ use nftables::stmt::{JumpTarget, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 use std::borrow::Cow;
 use std::collections::HashSet;
-use exempt::Spared;
-use layer::Layer;
 use terms::{
     count, ethertype, field, matches, members, meta, network_expression, one_of, with, word,
 };

@@ -314,7 +314,8 @@ fn leave_network() -> std::io::Result<()> {
 fn without_devices(mut document: Value) -> (Value, BTreeMap<String, Hook>) {
     let mut hooks = BTreeMap::new();
     let objects = document.get_mut("nftables").and_then(Value::as_array_mut);
-    for chain in objects.into_iter().flatten().filter_map(|object| object.pointer_mut("/add/chain")) {
+    for chain in objects.into_iter().flatten().filter_map(|object| object.pointer_mut("/add/chain"))
+    {
         let Some(fields) = chain.as_object_mut() else { continue };
         let Some(device) = fields.remove("dev").and_then(|value| value.as_str().map(str::to_owned))
         else {

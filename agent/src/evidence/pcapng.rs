@@ -129,7 +129,7 @@ mod tests {
         assert!(capture.next_packet().is_err());
         // Each link type has its own interface.
         let both = pcapng("", &frames, |_| None);
-        assert_eq!(both.windows(4).filter(|w| *w == INTERFACE.to_le_bytes()).count() >= 2, true);
+        assert!(both.windows(4).filter(|w| *w == INTERFACE.to_le_bytes()).count() >= 2);
         assert_eq!(both.len() % 4, 0);
     }
 }

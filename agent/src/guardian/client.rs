@@ -172,7 +172,7 @@ impl Hand {
     /// [`AskGuardianError`]; the ruleset before stays.
     pub fn plan(&mut self, plan: &Plan) -> Result<(), AskGuardianError> {
         self.patience(LOAD_PATIENCE)?;
-        let done = self.talk.done(&Question::Plan { plan: plan.clone() });
+        let done = self.talk.done(&Question::Plan { plan: Box::new(plan.clone()) });
         self.patience(CUT_PATIENCE)?;
         done
     }
@@ -362,17 +362,13 @@ impl KnownLink {
     /// [`AskGuardianError`]; [`AskGuardianError::is_absent`] without our tables.
     pub fn read(&mut self) -> Result<KnownSet, AskGuardianError> {
         let talk = &mut self.look;
-        talk.link
-            .send_json(&Question::ReadKnown)
-            .map_err(|source| talk.guardian.gone(source))?;
+        talk.link.send_json(&Question::ReadKnown).map_err(|source| talk.guardian.gone(source))?;
         match talk.link.receive() {
             Ok(Some((HOLD_KNOWN, body))) => {
                 let (keys, _, _) = read_keys(body).ok_or(AskGuardianError::Senseless)?;
                 Ok(KnownSet::from_keys(keys))
             }
-            Ok(Some((JSON, body))) => {
-                Talk::understand(body).and(Err(AskGuardianError::Senseless))
-            }
+            Ok(Some((JSON, body))) => Talk::understand(body).and(Err(AskGuardianError::Senseless)),
             Ok(Some(_)) => Err(AskGuardianError::Senseless),
             Ok(None) => Err(talk.guardian.gone(io::ErrorKind::UnexpectedEof.into())),
             Err(source) => Err(talk.guardian.gone(source)),

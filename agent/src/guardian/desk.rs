@@ -5,10 +5,10 @@ use super::ending::end;
 use super::hand::{Caller, Hands};
 use super::kept::{self, Kept};
 use super::seat::{MOST_EVENTS, Seat, Wish};
+use super::watch;
 use super::wire::{
     Answer, Event, HOLD_KNOWN, HOLDING_KNOWN, JSON, Link, Question, Role, put_keys, read_keys,
 };
-use super::watch;
 use crate::chain::causes;
 use crate::enforce::{Drift, Enforcer, KnownHand, Look, NetlinkError, Plan};
 use rustix::net::sockopt::socket_peercred;
@@ -99,8 +99,12 @@ pub fn run(options: &Options) -> Result<(), RunGuardianError> {
     };
     let keeping = (options.state.clone(), Arc::clone(&seat));
     spawn("keep", Box::new(move || kept::keep(keeping.0, &keeping.1, &asked)))?;
-    let check =
-        Check { seat: Arc::clone(&seat), agent: Arc::clone(&agent), port, state: options.state.clone() };
+    let check = Check {
+        seat: Arc::clone(&seat),
+        agent: Arc::clone(&agent),
+        port,
+        state: options.state.clone(),
+    };
     spawn("check", Box::new(move || check.run()))?;
     let watching = Arc::clone(&seat);
     spawn("watch", Box::new(move || watch::rules(&watching, port)))?;

@@ -88,8 +88,11 @@ fn elsewhere(cut: &[&Scope], targets: &Targets) -> Vec<(String, Namespace, bool)
 
 /// Sockets of workloads that were made in other cgroups, which no rule stops.
 fn strays(cut: &[&Scope], targets: &Targets, ended: &mut Ended) -> Vec<Stray> {
-    let found: Vec<&Target> =
-        cut.iter().filter(|scope| needs_target(scope)).filter_map(|scope| targets.get(*scope)).collect();
+    let found: Vec<&Target> = cut
+        .iter()
+        .filter(|scope| needs_target(scope))
+        .filter_map(|scope| targets.get(*scope))
+        .collect();
     if found.iter().all(|target| target.cgroups.is_empty()) {
         return Vec::new();
     }

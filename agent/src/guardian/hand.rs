@@ -8,8 +8,8 @@ use super::desk::Counted;
 use super::kept::Kept;
 use super::seat::{Seat, Wish};
 use super::wire::{
-    APPLIED, Answer, Event, HOLD_KNOWN, JSON, Link, Outcome, Question,
-    RELEASE_KNOWN, RefusedScope, Role, SET, put_outcome, read_keys, read_set,
+    APPLIED, Answer, Event, HOLD_KNOWN, JSON, Link, Outcome, Question, RELEASE_KNOWN, RefusedScope,
+    Role, SET, put_outcome, read_keys, read_set,
 };
 use crate::chain::causes;
 use crate::clock;
@@ -138,7 +138,13 @@ impl Hands {
                 for held in held {
                     let until = now.after(held.until_in);
                     set.containments.entry(held.id.clone()).or_insert_with(|| {
-                        super::wire::bare(held.id, held.scope, until, None, sekisho_schema::Measure::Cut)
+                        super::wire::bare(
+                            held.id,
+                            held.scope,
+                            until,
+                            None,
+                            sekisho_schema::Measure::Cut,
+                        )
                     });
                 }
             }
@@ -224,7 +230,10 @@ impl Hands {
         match self.answer_agent(&mut link) {
             Ok(true) => self.agent = Some((link, counted)),
             Ok(false) => {
-                tracing::info!(state = "what is held stays held until its lease ends", "the agent has gone");
+                tracing::info!(
+                    state = "what is held stays held until its lease ends",
+                    "the agent has gone"
+                );
             }
             Err(error) => tracing::warn!(%error, "lost the agent"),
         }
@@ -359,7 +368,7 @@ impl Hands {
     fn answer(&mut self, question: Question, link: &mut Link) -> io::Result<()> {
         let done = match question {
             Question::Plan { plan } => {
-                let done = self.load(plan);
+                let done = self.load(*plan);
                 self.seat.keep();
                 done
             }
@@ -468,7 +477,8 @@ impl Hands {
         if let Err(Failed::Absent(why) | Failed::Other(why)) = self.apply(&set) {
             tracing::error!(error = %why, "cannot hold what a contained scope has become");
         }
-        self.seat.begin(set.containments.values().map(|held| held.scope.clone()).filter(needs_target));
+        self.seat
+            .begin(set.containments.values().map(|held| held.scope.clone()).filter(needs_target));
         self.tell_facts();
     }
 
@@ -509,7 +519,10 @@ impl Hands {
     /// Leases keep their length when the wall clock is set: the kernel's own time-outs never followed it.
     fn follow_clock(&mut self) {
         let Some(step) = self.clocks.step() else { return };
-        tracing::warn!(seconds = step.as_secs_f64(), "the wall clock was set; leases keep their length");
+        tracing::warn!(
+            seconds = step.as_secs_f64(),
+            "the wall clock was set; leases keep their length"
+        );
         shift(&mut self.set, step);
         self.tell_facts();
         self.seat.keep();

@@ -161,8 +161,13 @@ mod tests {
                 .map(|(id, scope, hours, trial)| {
                     let id = ContainmentId(id.to_owned());
                     let at = |hours: i64| Timestamp::from_nanos(100 * HOUR + hours * HOUR);
-                    let held =
-                        bare(id.clone(), scope.parse().unwrap(), at(hours), trial.map(at), Measure::Cut);
+                    let held = bare(
+                        id.clone(),
+                        scope.parse().unwrap(),
+                        at(hours),
+                        trial.map(at),
+                        Measure::Cut,
+                    );
                     (id, held)
                 })
                 .collect(),
@@ -192,8 +197,12 @@ mod tests {
             Span::from_nanos(10 * HOUR + HOUR / 2),
         );
         let now = Timestamp::from_nanos(7 * HOUR);
-        let spans: Vec<i64> =
-            after_half_an_hour.1.containments.values().map(|held| held.remaining(now).nanos()).collect();
+        let spans: Vec<i64> = after_half_an_hour
+            .1
+            .containments
+            .values()
+            .map(|held| held.remaining(now).nanos())
+            .collect();
         assert_eq!(spans, [HOUR + HOUR / 2, HOUR / 2]);
     }
 

@@ -121,8 +121,12 @@ impl Seat {
 
     /// Tells every listener; one that does not keep up loses its place and comes back for the whole state.
     pub(super) fn tell(&self, event: &Event) {
-        whole(&self.listeners)
-            .retain(|to| !matches!(to.try_send(event.clone()), Err(TrySendError::Full(_) | TrySendError::Disconnected(_))));
+        whole(&self.listeners).retain(|to| {
+            !matches!(
+                to.try_send(event.clone()),
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
+            )
+        });
     }
 
     pub(super) fn set_lifelines(&self, addresses: BTreeSet<IpAddr>) {

@@ -26,7 +26,11 @@ pub(super) fn rules(seat: &Arc<Seat>, port: u32) {
         for change in heard {
             match change {
                 Change::Tables { rules, who } => {
-                    let what = if rules { "tables of ours were changed" } else { "elements of our sets were changed" };
+                    let what = if rules {
+                        "tables of ours were changed"
+                    } else {
+                        "elements of our sets were changed"
+                    };
                     seat.wish(Wish::Mend { what: vec![what.to_owned()], who, rules });
                 }
                 Change::Lost => seat.wish(Wish::Mend {

@@ -8,7 +8,9 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Measure, Proof, Scope, Timestamp};
+use sekisho_schema::{
+    Containment, ContainmentId, ContainmentSet, Measure, Proof, Scope, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
@@ -53,7 +55,7 @@ pub(super) enum Question {
     /// Who calls.
     Hello { role: Role, boot: String },
     /// The ruleset shall be that of this plan.
-    Plan { plan: Plan },
+    Plan { plan: Box<Plan> },
     /// Our tables shall go.
     Remove,
     /// The packet log of a group, as a descriptor.
@@ -81,19 +83,41 @@ pub(super) enum Question {
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub(super) enum Answer {
     /// Desired state was taken, perhaps in part.
-    Applied { outcome: Outcome },
+    Applied {
+        outcome: Outcome,
+    },
     /// The kernel refused; `absent` where our tables are gone.
-    Failed { why: String, absent: bool },
+    Failed {
+        why: String,
+        absent: bool,
+    },
     /// Done, and nothing to tell.
     Done,
-    Held { held: Vec<Held> },
-    Counters { counters: Counters },
-    Drift { what: Vec<String>, rules: bool },
-    Proof { proof: Proof },
-    Ended { ended: Ended },
-    State { state: State },
-    Holding { holding: bool },
-    Passing { gaps: Vec<String> },
+    Held {
+        held: Vec<Held>,
+    },
+    Counters {
+        counters: Counters,
+    },
+    Drift {
+        what: Vec<String>,
+        rules: bool,
+    },
+    Proof {
+        proof: Proof,
+    },
+    Ended {
+        ended: Ended,
+    },
+    State {
+        state: State,
+    },
+    Holding {
+        holding: bool,
+    },
+    Passing {
+        gaps: Vec<String>,
+    },
 }
 
 /// A containment that was not written.

@@ -4,8 +4,8 @@
 mod policy;
 mod store;
 
-pub use policy::{check_writers,
-    LoadPolicyError, LoadedPolicy, PolicyOrigin, adopt_policy, load_anchors, load_policy,
-    read_sealed_policy,
+pub use policy::{
+    LoadPolicyError, LoadedPolicy, PolicyOrigin, adopt_policy, check_writers, load_anchors,
+    load_policy, read_sealed_policy,
 };
 pub use store::{StoreError, private_dir, remove, write_atomically};

@@ -45,12 +45,13 @@ pub(crate) fn sniff(
     mac
 }
 
-/// The same, without what the device itself sends.
-pub(crate) fn sniff_arriving(
-    device: &str,
-    seen: Arc<Mutex<HashSet<u64>>>,
-    stop: Arc<AtomicBool>,
-) -> MacAddr {
+/// The hardware address of a device.
+pub(crate) fn mac(device: &str) -> MacAddr {
+    interface(device).mac.unwrap()
+}
+
+/// Notes every probe that arrives on a device, without what the device itself sends.
+pub(crate) fn sniff_arriving(device: &str, seen: Arc<Mutex<HashSet<u64>>>, stop: Arc<AtomicBool>) {
     let interface = interface(device);
     let mac = interface.mac.unwrap();
     let config = Config { read_timeout: Some(Duration::from_millis(50)), ..Config::default() };
@@ -68,7 +69,6 @@ pub(crate) fn sniff_arriving(
             }
         }
     });
-    mac
 }
 
 /// An echo request from a raw socket.

@@ -50,7 +50,8 @@ impl Group {
 
     /// Moves a process into it.
     pub(crate) fn take(&self, process: &Workload) {
-        std::fs::write(self.directory.join("cgroup.procs"), process.child.id().to_string()).unwrap();
+        std::fs::write(self.directory.join("cgroup.procs"), process.child.id().to_string())
+            .unwrap();
     }
 }
 

@@ -246,7 +246,32 @@ impl Room {
             "Version of the newest policy; 0 for none.",
             &[("", policy.to_string())],
         );
-        for (name, kind, help, value) in [
+        for (name, kind, help, value) in self.counted() {
+            family(name, kind, help, &[("", read(value).to_string())]);
+        }
+        let orders: usize = self.orders.borrow().values().map(BTreeSet::len).sum();
+        family(
+            "orders_open",
+            "gauge",
+            "Orders that their hosts did not answer yet.",
+            &[("", orders.to_string())],
+        );
+        let lines = [
+            ("_sum", format!("{seconds:.9}")),
+            ("_count", read(&self.metrics.batches).to_string()),
+        ];
+        family(
+            "ingest_duration_seconds",
+            "summary",
+            "Time from a batch read to a batch on the disk.",
+            &lines,
+        );
+        text
+    }
+
+    /// Counters with one value: name, kind, help.
+    fn counted(&self) -> [(&'static str, &'static str, &'static str, &AtomicU64); 7] {
+        [
             (
                 "certificates_renewed_total",
                 "counter",
@@ -279,27 +304,7 @@ impl Room {
                 "Events removed because of their age or the size of the database.",
                 &self.metrics.removed,
             ),
-        ] {
-            family(name, kind, help, &[("", read(value).to_string())]);
-        }
-        let orders: usize = self.orders.borrow().values().map(BTreeSet::len).sum();
-        family(
-            "orders_open",
-            "gauge",
-            "Orders that their hosts did not answer yet.",
-            &[("", orders.to_string())],
-        );
-        let lines = [
-            ("_sum", format!("{seconds:.9}")),
-            ("_count", read(&self.metrics.batches).to_string()),
-        ];
-        family(
-            "ingest_duration_seconds",
-            "summary",
-            "Time from a batch read to a batch on the disk.",
-            &lines,
-        );
-        text
+        ]
     }
 
     /// What keeps this collector from doing its duty; empty when nothing does.

@@ -181,7 +181,7 @@ pub struct AuditReport {
     pub boot: String,
     /// Events stored.
     pub events: u64,
-    /// Events removed on purpose, from the first on ([store] keep).
+    /// Events removed on purpose, from the first on (`[store] keep`).
     pub removed: u64,
     /// The highest sequence stored.
     pub highest: u64,

@@ -397,7 +397,10 @@ mod tests {
         let held = ledger.begin(Cut { trial, ..cut(Scope::Host, hour) });
         assert_eq!(held.held_until(), NOW.after(trial));
         assert_eq!(ledger.next_end(), Some(NOW.after(Span::from_secs(119))));
-        assert_eq!(ledger.verdicts_due(NOW.after(Span::from_secs(119))), std::slice::from_ref(&held.id));
+        assert_eq!(
+            ledger.verdicts_due(NOW.after(Span::from_secs(119))),
+            std::slice::from_ref(&held.id)
+        );
         assert!(ledger.verdicts_due(NOW.after(trial)).is_empty());
         assert_eq!(ledger.next_end(), Some(NOW.after(trial)));
         // Prolonging the lease does not prolong the trial.

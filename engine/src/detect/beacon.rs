@@ -96,7 +96,7 @@ impl Beacons {
             tell_at: settings.threshold_log10,
         };
         let Some(contact) =
-            self.contacts.upsert(&key, fresh, |contact| contact.bets.log10_e() < kept)
+            self.contacts.upsert_owned(key, fresh, |contact| contact.bets.log10_e() < kept)
         else {
             return;
         };
@@ -107,7 +107,8 @@ impl Beacons {
         }
         contact.tell_at = log10_e * 2.0;
         let first_at = contact.first_at;
-        let kind = kind_of(key.destination.remote, &contact.bets);
+        let remote = Remote::new(o.flow.key.remote.ip(), o.flow.bound_name);
+        let kind = kind_of(remote, &contact.bets);
         emit.push(Signal { first_at, ..self.warrant.signal(o.at, o.frame, &o.flow, kind) });
     }
 }

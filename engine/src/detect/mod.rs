@@ -28,6 +28,7 @@ use self::indicator_set::{IndicatorSet, Kind};
 use self::plugx::PlugxConstants;
 use self::plugx_flow::{PLUGX_TCP, PlugxFlow};
 use self::registry::Registry;
+use self::sighting::Unknown;
 use self::signal::Warrant;
 use crate::flow::{Appetite, Observation, ObservationKind, Perimeter, Route, Toward};
 use crate::learn::{DestinationKey, Destinations};
@@ -84,6 +85,7 @@ pub(crate) struct Detectors {
     plugx: Option<PlugxFlow>,
     wire: Registry,
     hearsay: Hearsay,
+    unknown: Unknown,
     capacity: usize,
     seed: u64,
 }
@@ -93,11 +95,13 @@ impl Detectors {
         let capacity = limits.destinations;
         let allowances = Allowances::new(capacity, seed);
         let (wire, hearsay) = (Registry::new(seed), Hearsay::new(seed));
-        Self { allowances, beacons: None, plugx: None, wire, hearsay, capacity, seed }
+        let unknown = Unknown::default();
+        Self { allowances, beacons: None, plugx: None, wire, hearsay, unknown, capacity, seed }
     }
 
     /// Switches detectors as the packs say; what was counted stays.
     pub(crate) fn configure(&mut self, rules: &RuleOf<'_>) -> Vec<SettingsFault> {
+        self.unknown = Unknown::default();
         let mut faults = Vec::new();
         let plugx = settings::<PlugxConstants>(rules, PLUGX_TCP, &mut faults);
         let constants = plugx.as_ref().map(|(constants, _)| constants.clone()).unwrap_or_default();
@@ -141,12 +145,14 @@ impl Detectors {
                 // An address inside tells nothing that the question did not.
                 if outlook.is_outside(address) {
                     let address = Some(address.to_canonical());
-                    sighting::observe_name(o, outlook, name, Sighted::Answer, address, emit);
+                    let told = (name, Sighted::Answer);
+                    let unknown = &mut self.unknown;
+                    sighting::observe_name(o, outlook, told, address, unknown, emit);
                 }
             }
             ObservationKind::Burst => {
                 // An indicator can be newer than the flow, and a lease can end before it.
-                sighting::observe_endpoint(o, outlook, emit);
+                sighting::observe_endpoint(o, outlook, &mut self.unknown, emit);
                 self.observe_more(o, emit);
                 if let Some(key) = unapproved(o, outlook)
                     && let Some(beacons) = &mut self.beacons
@@ -185,14 +191,16 @@ impl Detectors {
             ObservationKind::Name { name, source } => {
                 let sighted = Sighted::Name(source);
                 let address = Some(o.flow.key.remote.ip());
-                sighting::observe_name(o, outlook, name, sighted, address, emit);
+                let unknown = &mut self.unknown;
+                sighting::observe_name(o, outlook, (name, sighted), address, unknown, emit);
             }
             ObservationKind::Query { name, .. } => {
-                sighting::observe_name(o, outlook, name, Sighted::Query, None, emit);
+                let unknown = &mut self.unknown;
+                sighting::observe_name(o, outlook, (name, Sighted::Query), None, unknown, emit);
             }
             ObservationKind::Started => {
                 self.forget(o);
-                sighting::observe_endpoint(o, outlook, emit);
+                sighting::observe_endpoint(o, outlook, &mut self.unknown, emit);
                 self.wire.observe(o, outlook, &mut self.hearsay, emit);
             }
             ObservationKind::Volume { bytes_out } => {

@@ -8,6 +8,7 @@ use super::indicator_set::{IndicatorRef, Kind};
 use super::registry::Weight;
 use super::signal::{Sighted, Signal, SignalKind, Warrant};
 use crate::flow::{Observation, Route};
+use sekisho_schema::Timestamp;
 use std::net::IpAddr;
 
 /// Stable identifier of the detector of addresses and endpoints.
@@ -26,8 +27,44 @@ pub(crate) const INDICATOR_CERT: &str = "indicator.cert";
 /// Stable identifier of the detector of User-Agents.
 pub(crate) const INDICATOR_USERAGENT: &str = "indicator.useragent";
 
+/// The name that was looked for last and is no indicator: one frame tells a name in several ways.
+#[derive(Debug, Default)]
+pub(super) struct Unknown {
+    frame: u64,
+    at: Timestamp,
+    name: String,
+}
+
+impl Unknown {
+    fn look(
+        &mut self,
+        o: &Observation<'_>,
+        outlook: &Outlook<'_>,
+        name: &str,
+    ) -> Option<IndicatorRef> {
+        if !outlook.indicators.has(Kind::Domain) {
+            return None;
+        }
+        if self.frame == o.frame && self.at == o.at && self.name == name {
+            return None;
+        }
+        let found = outlook.indicators.by_name(name, o.at);
+        if found.is_none() {
+            (self.frame, self.at) = (o.frame, o.at);
+            self.name.clear();
+            self.name.push_str(name);
+        }
+        found
+    }
+}
+
 /// A flow began or was used again: is its other end, or the name that was last bound to it, an indicator?
-pub(super) fn observe_endpoint(o: &Observation<'_>, outlook: &Outlook<'_>, emit: &mut Vec<Signal>) {
+pub(super) fn observe_endpoint(
+    o: &Observation<'_>,
+    outlook: &Outlook<'_>,
+    unknown: &mut Unknown,
+    emit: &mut Vec<Signal>,
+) {
     let set = outlook.indicators;
     if o.flow.route == Route::Inside {
         return;
@@ -42,7 +79,7 @@ pub(super) fn observe_endpoint(o: &Observation<'_>, outlook: &Outlook<'_>, emit:
         }
     }
     if let Some(name) = o.flow.bound_name
-        && let Some(found) = set.by_name(name, o.at)
+        && let Some(found) = unknown.look(o, outlook, name)
     {
         let target = Some(o.flow.key.remote.ip());
         let sighted = (INDICATOR_DOMAIN, Sighted::Bound);
@@ -54,12 +91,12 @@ pub(super) fn observe_endpoint(o: &Observation<'_>, outlook: &Outlook<'_>, emit:
 pub(super) fn observe_name(
     o: &Observation<'_>,
     outlook: &Outlook<'_>,
-    name: &str,
-    sighted: Sighted,
+    (name, sighted): (&str, Sighted),
     address: Option<IpAddr>,
+    unknown: &mut Unknown,
     emit: &mut Vec<Signal>,
 ) {
-    if let Some(found) = outlook.indicators.by_name(name, o.at) {
+    if let Some(found) = unknown.look(o, outlook, name) {
         let target = address.filter(|address| outlook.is_outside(*address));
         let sighted = (INDICATOR_DOMAIN, sighted);
         emit.push(sighting(o, outlook, found, sighted, target, Some(name)));
@@ -230,7 +267,7 @@ mod tests {
         let o = Observation { at, frame: 1, flow, kind: ObservationKind::Started };
         let mut emit = Vec::new();
         let bytes: Vec<u8> = (0..20).collect();
-        observe_endpoint(&o, &outlook, &mut emit);
+        observe_endpoint(&o, &outlook, &mut Unknown::default(), &mut emit);
         observe_url(&o, &outlook, "c2.example", b"/gate?x=1", &mut emit);
         observe_user_agent(&o, &outlook, b"Bad/1.0", &mut emit);
         observe_ja3(&o, &outlook, bytes.first_chunk().unwrap(), None, &mut emit);

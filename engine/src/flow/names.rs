@@ -8,6 +8,7 @@ use super::table::IndexTable;
 use ahash::RandomState;
 use sekisho_schema::{Span, Timestamp};
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Bounds of the time a binding is believed: resolvers and programs keep addresses longer than a
@@ -60,8 +61,9 @@ impl Names {
         Self::new(self.most, self.hasher.clone())
     }
 
+    /// What a key is found by.
     #[inline]
-    fn hash(&self, key: Bound) -> u32 {
+    pub(super) fn hash(&self, key: Bound) -> u32 {
         let mut hasher = self.hasher.build_hasher();
         match key {
             (IpAddr::V4(client), IpAddr::V4(address)) => {
@@ -72,10 +74,18 @@ impl Names {
         (hasher.finish() >> 32) as u32
     }
 
-    /// Has the memory fetched that looking for a key would read first.
+    /// Has the memory fetched that looking for a key with this hash would read first.
     #[inline]
-    pub(super) fn foresee(&self, key: Bound) {
-        self.table.foresee(self.hash(key));
+    pub(super) fn foresee(&self, hash: u32) {
+        self.table.foresee(hash);
+    }
+
+    /// The same for the binding that is likely found; its name is not read.
+    #[inline]
+    pub(super) fn foresee_binding(&self, hash: u32) -> Option<&str> {
+        let binding = self.fifo.item(self.table.find(hash, |_| true)?)?;
+        black_box(binding.until);
+        Some(&binding.name)
     }
 
     fn find(&self, key: Bound) -> Option<u32> {

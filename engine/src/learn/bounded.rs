@@ -2,6 +2,7 @@
 
 use crate::flow::table::IndexTable;
 use ahash::RandomState;
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
 
@@ -12,6 +13,8 @@ const SCAN: usize = 64;
 struct Slot<K, V> {
     key: K,
     value: V,
+    /// Of the key, which may lie elsewhere in memory.
+    hash: u32,
     touched: bool,
 }
 
@@ -83,33 +86,63 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         make: impl FnOnce() -> V,
         may_go: impl Fn(&V) -> bool,
     ) -> Option<&mut V> {
-        let hash = self.hash(key);
-        let at = match self.at(hash, key) {
+        self.upsert_with(key, K::clone, make, may_go)
+    }
+
+    /// The same for a key at hand, which is not copied.
+    pub(crate) fn upsert_owned(
+        &mut self,
+        key: K,
+        make: impl FnOnce() -> V,
+        may_go: impl Fn(&V) -> bool,
+    ) -> Option<&mut V> {
+        self.upsert_with(key, |key| key, make, may_go)
+    }
+
+    fn upsert_with<B: Borrow<K>>(
+        &mut self,
+        key: B,
+        own: impl FnOnce(B) -> K,
+        make: impl FnOnce() -> V,
+        may_go: impl Fn(&V) -> bool,
+    ) -> Option<&mut V> {
+        let hash = self.hash(key.borrow());
+        // What a new key removes is fetched while the key is looked for.
+        if let Some(next) = self.slots.get(self.hand).filter(|_| self.is_full()) {
+            self.index.foresee(next.hash);
+        }
+        let at = match self.at(hash, key.borrow()) {
             Some(at) => {
                 self.slots.get_mut(at)?.touched = true;
                 at
             }
             None => {
-                let slot = Slot { key: key.clone(), value: make(), touched: false };
-                self.place(hash, slot, may_go)?
+                let at = self.room(may_go)?;
+                self.index.insert(hash, at as u32);
+                let slot = Slot { key: own(key), value: make(), hash, touched: false };
+                match self.slots.get_mut(at) {
+                    Some(old) => *old = slot,
+                    None => self.slots.push(slot),
+                }
+                at
             }
         };
         self.slots.get_mut(at).map(|slot| &mut slot.value)
     }
 
-    fn place(&mut self, hash: u32, slot: Slot<K, V>, may_go: impl Fn(&V) -> bool) -> Option<usize> {
-        if self.slots.len() < self.capacity {
-            let at = self.slots.len();
-            self.index.insert(hash, at as u32);
-            self.slots.push(slot);
-            return Some(at);
+    const fn is_full(&self) -> bool {
+        self.slots.len() >= self.capacity
+    }
+
+    /// The place of a new key; one that stands there is no longer found.
+    fn room(&mut self, may_go: impl Fn(&V) -> bool) -> Option<usize> {
+        if !self.is_full() {
+            return Some(self.slots.len());
         }
         self.evicted += 1;
         let at = self.victim(may_go)?;
-        let old = self.hash(&self.slots.get(at)?.key);
+        let old = self.slots.get(at)?.hash;
         self.index.remove(old, at as u32);
-        self.index.insert(hash, at as u32);
-        *self.slots.get_mut(at)? = slot;
         Some(at)
     }
 

@@ -1,13 +1,15 @@
-//! Flows between the inside and the outside, as they end: what a preview of a cut is made from.
+//! Flows with an end inside, as they end: what a preview of a cut is made from.
 
 use crate::flow::{FlowFacts, Route};
 use sekisho_schema::finding::Direction;
-use sekisho_schema::{FlowKey, Timestamp};
+use sekisho_schema::{FlowKey, Timestamp, Transport};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 /// Flows that may wait to be taken; more are counted and forgotten.
 const WAITING: usize = 65_536;
 
-/// A flow between the inside and the outside.
+/// A flow between the inside and the outside, or within the inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowEnd {
     /// Its ends.
@@ -27,10 +29,21 @@ pub struct FlowEnd {
 }
 
 impl FlowEnd {
-    /// What is told of a flow; `None` for one that never leaves the inside.
+    /// What is told of a flow, seen from the host with these addresses; `None` for one with neither end inside.
+    ///
+    /// Within the inside, who spoke first is the local end of a flow; here the own host is, where it is an end.
     #[must_use]
-    pub fn of(flow: &FlowFacts<'_>) -> Option<Self> {
-        (flow.route == Route::Egress).then(|| Self {
+    pub fn of(flow: &FlowFacts<'_>, own: &BTreeSet<IpAddr>) -> Option<Self> {
+        let is_told = match flow.route {
+            Route::Egress => true,
+            Route::Inside => !is_of_the_link(&flow.key),
+            Route::Transit => false,
+        };
+        if !is_told {
+            return None;
+        }
+        let is_own = |end: SocketAddr| own.contains(&end.ip().to_canonical());
+        let told = Self {
             key: flow.key,
             direction: flow.direction,
             first_at: flow.first_at,
@@ -38,8 +51,36 @@ impl FlowEnd {
             bytes_out: flow.bytes_out,
             bytes_in: flow.bytes_in,
             name: flow.bound_name.map(str::to_owned),
-        })
+        };
+        let called =
+            flow.route == Route::Inside && is_own(flow.key.remote) && !is_own(flow.key.local);
+        Some(if called { told.turned() } else { told })
     }
+
+    /// The same flow seen from its other end.
+    fn turned(self) -> Self {
+        Self {
+            key: FlowKey { local: self.key.remote, remote: self.key.local, ..self.key },
+            direction: match self.direction {
+                Direction::Inbound => Direction::Outbound,
+                Direction::Outbound => Direction::Inbound,
+            },
+            bytes_out: self.bytes_in,
+            bytes_in: self.bytes_out,
+            ..self
+        }
+    }
+}
+
+/// Whether a flow is what neighbours on a link tell each other: no cut refuses that.
+fn is_of_the_link(key: &FlowKey) -> bool {
+    let is_near = |address: IpAddr| match address {
+        IpAddr::V4(address) => {
+            address.is_multicast() || address.is_link_local() || address.is_broadcast()
+        }
+        IpAddr::V6(address) => address.is_multicast() || address.is_unicast_link_local(),
+    };
+    key.transport == Transport::Icmpv6 || is_near(key.remote.ip()) || is_near(key.local.ip())
 }
 
 /// Flows that ended since they were last taken.
@@ -57,7 +98,7 @@ impl Ended {
     }
 
     #[inline]
-    pub(crate) fn note(&mut self, flow: &FlowFacts<'_>) {
+    pub(crate) fn note(&mut self, flow: &FlowFacts<'_>, own: &BTreeSet<IpAddr>) {
         if !self.is_wanted {
             return;
         }
@@ -65,7 +106,7 @@ impl Ended {
             self.lost += 1;
             return;
         }
-        self.flows.extend(FlowEnd::of(flow));
+        self.flows.extend(FlowEnd::of(flow, own));
     }
 
     /// What ended, and how many flows were forgotten because nobody took them.

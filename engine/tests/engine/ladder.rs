@@ -435,7 +435,9 @@ fn on_a_gateway_the_inside_host_that_tries_other_ways_is_cut_whole() {
     let told: Vec<_> = bench
         .findings()
         .iter()
-        .map(|found| (found.flow.as_ref().unwrap().remote.ip(), found.decision.level, found.decision.reason))
+        .map(|found| {
+            (found.flow.as_ref().unwrap().remote.ip(), found.decision.level, found.decision.reason)
+        })
         .collect();
     assert_eq!(told.last(), Some(&(IpAddr::V4(c2(11)), 4, Some(Reason::Escalated))), "{told:?}");
 }

@@ -15,10 +15,10 @@ const CHUNK: usize = 1250;
 /// More than this behind its time a sender does not catch up: a line has no memory.
 const BEHIND: Duration = Duration::from_micros(200);
 
-/// `pour --mbit N [--setting NAME]`: answers `ADDR:PORT MS plain|plugx` by a connection that sends at a steady rate for
-/// so long, with one PlugX header first if told so; tells what was taken by the kernel.
+/// `pour --mbit N [--setting NAME] [--bytes N]`: answers `ADDR:PORT MS plain|plugx` by a connection that sends at a steady
+/// rate for so long at most, with one PlugX header first if told so; tells what was taken by the kernel.
 pub fn pour(arguments: &Arguments) {
-    let mbit = arguments.number("mbit", 100);
+    let rate = (arguments.number("mbit", 100), arguments.number("bytes", u64::MAX));
     let setting = Setting::named(arguments.text("setting").unwrap_or("T1"));
     let mut dice = Dice(arguments.number("seed", 3));
     leash(&ready(), |question| {
@@ -30,7 +30,7 @@ pub fn pour(arguments: &Arguments) {
         let lasts = Duration::from_millis(ms.parse().expect("milliseconds"));
         let header =
             (*kind == "plugx").then(|| Message::empty(0).encipher(setting, key(&mut dice)));
-        match pour_once(to, lasts, mbit, header.as_deref()) {
+        match pour_once(to, lasts, rate, header.as_deref()) {
             Ok(told) => told,
             Err(error) => json!({"error": error.to_string()}),
         }
@@ -40,7 +40,7 @@ pub fn pour(arguments: &Arguments) {
 fn pour_once(
     to: SocketAddr,
     lasts: Duration,
-    mbit: u64,
+    (mbit, most): (u64, u64),
     header: Option<&[u8]>,
 ) -> Result<Value, Error> {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
@@ -54,7 +54,7 @@ fn pour_once(
         stream.write_all(header)?;
     }
     let mut due = Instant::now();
-    while began.elapsed() < lasts {
+    while began.elapsed() < lasts && sent < most {
         while Instant::now() < due {
             std::hint::spin_loop();
         }

@@ -94,7 +94,14 @@ group = "web"
 owner = "Aiko <aiko@shop.example>"
 deputy = "Ben <ben@shop.example>"
 {}"#,
-            self.version, self.mode, self.level, self.lease, self.budget[0], self.budget[1], self.budget[0], self.more
+            self.version,
+            self.mode,
+            self.level,
+            self.lease,
+            self.budget[0],
+            self.budget[1],
+            self.budget[0],
+            self.more
         )
     }
 }
@@ -345,9 +352,9 @@ impl Agent {
     /// Stops it where it is, its guardian too, as a machine without CPU to spare would; [`Self::wake`] lets them go on.
     #[must_use]
     pub fn freeze(&self) -> Vec<rustix::process::Pid> {
-        let guardian = self.status()["guardian"]["pid"].as_i64().and_then(|pid| {
-            i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
-        });
+        let guardian = self.status()["guardian"]["pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw));
         let mut frozen = vec![rustix::process::Pid::from_child(&self.child)];
         frozen.extend(guardian);
         for pid in &frozen {

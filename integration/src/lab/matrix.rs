@@ -35,7 +35,12 @@ const BEHIND_VXLAN: &str = "10.99.9.2";
 const BEHIND_TUN: &str = "10.99.77.2";
 
 /// Arguments of a sender that builds frames itself: from which address, over which device, by which gateway.
-pub(super) fn frame_arguments(source: &str, device: &str, to_mac: &str, own_mac: &str) -> Vec<String> {
+pub(super) fn frame_arguments(
+    source: &str,
+    device: &str,
+    to_mac: &str,
+    own_mac: &str,
+) -> Vec<String> {
     ["--dst", C2, "--src", source, "--dev", device, "--dmac", to_mac, "--smac", own_mac]
         .map(str::to_owned)
         .to_vec()

@@ -84,6 +84,12 @@ table inet tracking {
 /// Every shape, and two of reference that only say what a hook can do.
 #[must_use]
 pub fn shapes() -> Vec<Shape> {
+    let mut shapes = blocking_a_source();
+    shapes.extend(whole_hosts());
+    shapes
+}
+
+fn blocking_a_source() -> Vec<Shape> {
     vec![
         // Own table at priority 0; the server's first IPv4 address, DNS and DHCP to anybody, the stub resolver alone
         // of the loopback.
@@ -163,6 +169,11 @@ table ip6 peer {{
             ),
             seen_before: row("O-c-OccOcOOk"),
         },
+    ]
+}
+
+fn whole_hosts() -> Vec<Shape> {
+    vec![
         // Everything in and out but the loopback and the server; nothing about what is forwarded.
         Shape {
             name: "eGuard isolate",

@@ -16,8 +16,16 @@ use std::process::{Command, Stdio};
 const NFT: [&str; 3] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
 /// Names of kernel functions that are there when the kernel has a facility.
 const FUNCTIONS: [(&str, &str, &str); 3] = [
-    ("bpf_netfilter_link", "bpf_nf_link_attach", "BPF programs on netfilter's hooks, which a flush does not touch"),
-    ("flowtables", "nf_flow_offload_ip_hook", "forwarded flows can be offloaded past rules; a flowtable in use is named below"),
+    (
+        "bpf_netfilter_link",
+        "bpf_nf_link_attach",
+        "BPF programs on netfilter's hooks, which a flush does not touch",
+    ),
+    (
+        "flowtables",
+        "nf_flow_offload_ip_hook",
+        "forwarded flows can be offloaded past rules; a flowtable in use is named below",
+    ),
     ("tcx", "tcx_prog_attach", "programs on devices, which could cut what tc redirects"),
 ];
 
@@ -25,14 +33,37 @@ const FUNCTIONS: [(&str, &str, &str); 3] = [
 pub(super) fn of_scratch(plan: &Plan) -> Tries {
     let _ = Enforcer::remove();
     let tries: [(&str, Try); 5] = [
-        ("bind_by_name", loads("table netdev sekisho_try { chain c { type filter hook egress device \"sk-nobody\" priority 0; } }", "a chain on a device that is yet to come: hot-plug is covered at once")),
-        ("netdev_egress", loads("table netdev sekisho_try { chain c { type filter hook egress device \"lo\" priority 0; } }", "frames of raw senders meet our rules")),
-        ("sock_diag_cgroup", match tells_cgroups() {
-            Ok(true) => yes("sockets are told with the cgroup that they were made in"),
-            Ok(false) => no("sockets are told without their cgroup: workloads are found by process"),
-            Err(error) => no(&causes(&error)),
-        }),
-        ("socket_cgroupv2", loads("table inet sekisho_try { set c { typeof socket cgroupv2 level 1; flags timeout; } chain c { type filter hook output priority 0; socket cgroupv2 level 1 @c drop } }", "workloads are cut by their cgroup")),
+        (
+            "bind_by_name",
+            loads(
+                "table netdev sekisho_try {\nchain c {\ntype filter hook egress device \"sk-nobody\" priority 0\n}\n}\n",
+                "a chain on a device that is yet to come: hot-plug is covered at once",
+            ),
+        ),
+        (
+            "netdev_egress",
+            loads(
+                "table netdev sekisho_try {\nchain c {\ntype filter hook egress device \"lo\" priority 0\n}\n}\n",
+                "frames of raw senders meet our rules",
+            ),
+        ),
+        (
+            "sock_diag_cgroup",
+            match tells_cgroups() {
+                Ok(true) => yes("sockets are told with the cgroup that they were made in"),
+                Ok(false) => {
+                    no("sockets are told without their cgroup: workloads are found by process")
+                }
+                Err(error) => no(&causes(&error)),
+            },
+        ),
+        (
+            "socket_cgroupv2",
+            loads(
+                "table inet sekisho_try {\nset s {\ntypeof socket cgroupv2 level 1\nflags timeout\n}\nchain c {\ntype filter hook output priority 0\nsocket cgroupv2 level 1 @s drop\n}\n}\n",
+                "workloads are cut by their cgroup",
+            ),
+        ),
         ("table_owner", owner(plan)),
     ];
     tries.into_iter().map(|(name, tried)| (name.to_owned(), tried)).collect()
@@ -40,9 +71,12 @@ pub(super) fn of_scratch(plan: &Plan) -> Tries {
 
 /// Whether the kernel tells the cgroup of a socket, asked for one of our own.
 fn tells_cgroups() -> Result<bool, AskKernelError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr().map(|at| (listener, at)));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr().map(|at| (listener, at)));
     let sockets = Diagnosis::open()?.list(Transport::Tcp, LISTENING)?;
-    Ok(listener.is_ok_and(|(_, at)| sockets.iter().any(|socket| socket.local == at && socket.cgroup.is_some())))
+    Ok(listener.is_ok_and(|(_, at)| {
+        sockets.iter().any(|socket| socket.local == at && socket.cgroup.is_some())
+    }))
 }
 
 /// What is read of this host.
@@ -108,16 +142,19 @@ fn loads(rules: &str, means: &str) -> Try {
 
 /// Whether tables can be made our own, and stay when we are gone.
 fn owner(plan: &Plan) -> Try {
-    let tried = Enforcer::open_holding(true).map_err(|error| causes(&error)).and_then(|mut enforcer| {
-        enforcer.reload(plan).map_err(|error| causes(&error))?;
-        let port = enforcer.port();
-        let owned = enforcer.ownership_of(port).map_err(|error| causes(&error))?;
-        let _ = enforcer.remove_held();
-        Ok(owned)
-    });
+    let tried =
+        Enforcer::open_holding(true).map_err(|error| causes(&error)).and_then(|mut enforcer| {
+            enforcer.reload(plan).map_err(|error| causes(&error))?;
+            let port = enforcer.port();
+            let owned = enforcer.ownership_of(port).map_err(|error| causes(&error))?;
+            let _ = enforcer.remove_held();
+            Ok(owned)
+        });
     match tried {
         Ok(Ownership::Owned) => yes("nobody else can change our tables, and they outlive us"),
-        Ok(Ownership::Shared { why }) => no(&format!("{why}; what others change is set right within a second")),
+        Ok(Ownership::Shared { why }) => {
+            no(&format!("{why}; what others change is set right within a second"))
+        }
         Ok(Ownership::Absent) => no("the tables were not there"),
         Err(why) => no(&why),
     }
@@ -146,7 +183,9 @@ fn bpf_lsm(file: &Path) -> Try {
             "not active (active: {}); add bpf to the kernel's parameter lsm= and start the host anew, or new AF_XDP and packet sockets of a contained workload are only named, not refused",
             list.trim()
         )),
-        Err(_) => untried("/sys/kernel/security is not mounted: mount -t securityfs none /sys/kernel/security"),
+        Err(_) => untried(
+            "/sys/kernel/security can't be read: mount -t securityfs none /sys/kernel/security",
+        ),
     }
 }
 

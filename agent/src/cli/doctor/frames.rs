@@ -1,6 +1,6 @@
 //! Packets of every kind that a safe program can send, and the eye that counts them at the other end.
 
-use super::scratch::{FAR, FAR4, FAR_MAC, OWN, OWN4, OWN_MAC};
+use super::scratch::{FAR, FAR_MAC, FAR4, OWN, OWN_MAC, OWN4};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 use std::collections::BTreeSet;
 use std::io::{Error, Result};
@@ -36,14 +36,19 @@ impl Eye {
             .and_then(|capture| capture.immediate_mode(true).timeout(20).snaplen(256).open())
             .map_err(Error::other)?;
         let eye = self.clone();
-        std::thread::Builder::new().name("eye".to_owned()).spawn(move || eye.watch(capture)).map(drop)
+        std::thread::Builder::new()
+            .name("eye".to_owned())
+            .spawn(move || eye.watch(capture))
+            .map(drop)
     }
 
     fn watch(&self, mut capture: pcap::Capture<pcap::Active>) {
         while !self.blind.load(Relaxed) {
             let Ok(packet) = capture.next_packet() else { continue };
             for window in packet.data.windows(TAG_BYTES) {
-                if let Some(number) = window.strip_prefix(MARK).and_then(|rest| <[u8; 8]>::try_from(rest).ok()) {
+                if let Some(number) =
+                    window.strip_prefix(MARK).and_then(|rest| <[u8; 8]>::try_from(rest).ok())
+                {
                     let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                     seen.insert(u64::from_be_bytes(number));
                 }
@@ -64,7 +69,8 @@ impl Eye {
 
 /// A datagram to the discard port; what the kernel says of a cut is no fault.
 pub(super) fn udp(to: IpAddr, payload: &[u8]) -> Result<()> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let _ = UdpSocket::bind((any, 0))?.send_to(payload, (to, DISCARD));
     Ok(())
 }
@@ -118,13 +124,28 @@ pub(super) const DEVICE: &str = OWN;
 fn ipv4(from: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let length = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes();
     let udp_bytes = 8 + payload.len();
-    let mut header = [&[0x45, 0][..], &length(20 + udp_bytes), &[0, 1, 0, 0, 64, 17, 0, 0], &from.octets(), &FAR4.octets()].concat();
+    let mut header = [
+        &[0x45, 0][..],
+        &length(20 + udp_bytes),
+        &[0, 1, 0, 0, 64, 17, 0, 0],
+        &from.octets(),
+        &FAR4.octets(),
+    ]
+    .concat();
     let sum = checksum(&header);
     if let Some(place) = header.get_mut(10..12) {
         place.copy_from_slice(&sum.to_be_bytes());
     }
     // A UDP checksum of nought means that there is none (RFC 768).
-    [&header[..], &DISCARD.to_be_bytes(), &DISCARD.to_be_bytes(), &length(udp_bytes), &[0, 0], payload].concat()
+    [
+        &header[..],
+        &DISCARD.to_be_bytes(),
+        &DISCARD.to_be_bytes(),
+        &length(udp_bytes),
+        &[0, 0],
+        payload,
+    ]
+    .concat()
 }
 
 /// The internet checksum (RFC 1071).

@@ -49,7 +49,8 @@ pub(super) struct Row {
 impl Row {
     /// Whether it fared as the product says.
     pub(super) fn is_as_told(&self) -> bool {
-        self.untried.is_none() && self.levels.values().all(|cell| !matches!(cell, Cell::Passes | Cell::Broken))
+        self.untried.is_none()
+            && self.levels.values().all(|cell| !matches!(cell, Cell::Passes | Cell::Broken))
     }
 }
 
@@ -148,12 +149,19 @@ struct Ground {
 }
 
 impl Ground {
-    fn inside(&self, part: &str, body: impl FnOnce() -> Result<()> + std::marker::Send) -> Result<()> {
+    fn inside(
+        &self,
+        part: &str,
+        body: impl FnOnce() -> Result<()> + std::marker::Send,
+    ) -> Result<()> {
         enter(&space(&self.name, part), body)?
     }
 }
 
-fn enter<T: std::marker::Send>(name: &str, body: impl FnOnce() -> T + std::marker::Send) -> Result<T> {
+fn enter<T: std::marker::Send>(
+    name: &str,
+    body: impl FnOnce() -> T + std::marker::Send,
+) -> Result<T> {
     let inode = std::fs::metadata(format!("/run/netns/{name}"))?.ino();
     within(&Namespace { inode, pid: 0 }, body).map_err(|error| Error::other(causes(&error)))
 }
@@ -182,19 +190,33 @@ pub(super) fn run(enforcer: &mut Enforcer) -> Result<Vec<Row>> {
     for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{file}"), "1")?;
     }
+    // What was tried before must not be in the way.
+    let _ = enforcer
+        .apply(&ContainmentSet { generation: 9, ..ContainmentSet::default() }, clock::now());
     let eye = Eye::default();
     enter(&space(&name, PEER), || {
         eye.open()?;
         serve(TcpListener::bind((Ipv6Addr::UNSPECIFIED, SERVICE))?)
     })??;
+    // Addresses and neighbours of a link that has just come up need a moment.
+    for far in [IpAddr::from(FAR4), IpAddr::from(FAR6)] {
+        let _ = TcpStream::connect_timeout(&SocketAddr::new(far, SERVICE), ARRIVES);
+    }
     let mut rows: Vec<Row> = SENDERS
         .iter()
-        .map(|sender| Row { sender: sender.name.to_owned(), untried: None, levels: BTreeMap::new() })
+        .map(|sender| Row {
+            sender: sender.name.to_owned(),
+            untried: None,
+            levels: BTreeMap::new(),
+        })
         .collect();
     for (generation, level) in [(10, 3_u8), (20, 5), (30, 6)] {
         let tried = against(enforcer, &name, &eye, level, generation, &mut rows);
         // Whatever came of it, the next one starts uncut.
-        let _ = enforcer.apply(&ContainmentSet { generation: generation + 1, ..ContainmentSet::default() }, clock::now());
+        let _ = enforcer.apply(
+            &ContainmentSet { generation: generation + 1, ..ContainmentSet::default() },
+            clock::now(),
+        );
         tried?;
     }
     eye.close();
@@ -231,15 +253,18 @@ fn against(
     for ((row, sender), sent) in rows.iter_mut().zip(&SENDERS).zip(&cut) {
         let arrived = sent.as_ref().is_ok_and(|number| eye.saw(*number));
         let told_cut = level >= sender.from;
-        row.levels.insert(level, match (arrived, told_cut, sender.inside) {
-            (true, true, _) => Cell::Passes,
-            (false, true, _) => Cell::Cut,
-            (true, false, true) => Cell::Open,
-            (false, false, true) => Cell::Broken,
-            // A hole that is told and is none here is no fault.
-            (true, false, false) => Cell::Declared,
-            (false, false, false) => Cell::Cut,
-        });
+        row.levels.insert(
+            level,
+            match (arrived, told_cut, sender.inside) {
+                (true, true, _) => Cell::Passes,
+                (false, true, _) => Cell::Cut,
+                (true, false, true) => Cell::Open,
+                (false, false, true) => Cell::Broken,
+                // A hole that is told and is none here is no fault.
+                (true, false, false) => Cell::Declared,
+                (false, false, false) => Cell::Cut,
+            },
+        );
     }
     Ok(())
 }

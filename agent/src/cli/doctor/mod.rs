@@ -102,7 +102,11 @@ fn in_scratch() -> Probed {
     if !rustix::process::geteuid().is_root() {
         let names = ["capture", "cut", "matrix", "ruleset", "scheduling", "socket_end"];
         let tries = names.into_iter().map(|name| (name.to_owned(), untried("needs root")));
-        return Probed { tries: tries.collect(), features: features::of_host(), ..Probed::default() };
+        return Probed {
+            tries: tries.collect(),
+            features: features::of_host(),
+            ..Probed::default()
+        };
     }
     let tried = Scratch::make().and_then(|scratch| scratch.probe());
     let mut probed = tried.unwrap_or_else(|error| {
@@ -135,8 +139,15 @@ fn tell(
         writeln!(console.out, "{:<3} {name:<11} {}", word(tried, "NO"), tried.detail)?;
     }
     if !matrix.is_empty() {
-        writeln!(console.out, "\nwhat each level cuts (each sender was first seen to get through):")?;
-        writeln!(console.out, "    {:<38} {:<10} {:<10} {:<10}", "sender", "3 dest", "5 host", "6 all")?;
+        writeln!(
+            console.out,
+            "\nwhat each level cuts (each sender was first seen to get through):"
+        )?;
+        writeln!(
+            console.out,
+            "    {:<38} {:<10} {:<10} {:<10}",
+            "sender", "3 dest", "5 host", "6 all"
+        )?;
         for row in matrix {
             writeln!(console.out, "    {row}")?;
         }

@@ -44,45 +44,67 @@ impl Scratch {
         let [(host, _), (peer, _), (routed, _), (macvlan, _)] = scratch.spaces();
         let own4 = OWN4;
         for (space, lines) in [
-            (&host, vec![
-                format!("link add {OWN} address {} type veth peer name {FAR} netns {peer}", text(OWN_MAC)),
-                format!("link add ct0 type veth peer name eth0 netns {routed}"),
-                format!("link add mv0 link {OWN} netns {macvlan} type macvlan mode bridge"),
-                format!("addr add {own4}/24 dev {OWN}"),
-                format!("addr add 2001:db8:5::2/64 dev {OWN} nodad"),
-                "addr add 10.99.8.1/24 dev ct0".to_owned(),
-                "addr add fd99:8::1/64 dev ct0 nodad".to_owned(),
-                "link set lo up".to_owned(),
-                format!("link set {OWN} up"),
-                "link set ct0 up".to_owned(),
-            ]),
-            (&peer, vec![
-                format!("link set {FAR} address {}", text(FAR_MAC)),
-                format!("addr add {INSIDE4}/24 dev {FAR}"),
-                format!("addr add 2001:db8:5::1/64 dev {FAR} nodad"),
-                "link set lo up".to_owned(),
-                format!("addr add {FAR4}/32 dev lo"),
-                format!("addr add {FAR6}/128 dev lo nodad"),
-                format!("link set {FAR} up"),
-                format!("route add 10.99.8.0/24 via {own4}"),
-                "-6 route add fd99:8::/64 via 2001:db8:5::2".to_owned(),
-            ]),
-            (&host, vec![
-                format!("route add default via {INSIDE4}"),
-                "-6 route add default via 2001:db8:5::1".to_owned(),
-            ]),
-            (&routed, vec![
-                "addr add 10.99.8.2/24 dev eth0".to_owned(),
-                "addr add fd99:8::2/64 dev eth0 nodad".to_owned(),
-                "link set eth0 up".to_owned(),
-                "route add default via 10.99.8.1".to_owned(),
-                "-6 route add default via fd99:8::1".to_owned(),
-            ]),
-            (&macvlan, vec![
-                "addr add 198.51.100.50/24 dev mv0".to_owned(),
-                "link set mv0 up".to_owned(),
-                format!("route add default via {INSIDE4}"),
-            ]),
+            (
+                &host,
+                vec![
+                    format!(
+                        "link add {OWN} address {} type veth peer name {FAR} netns {peer}",
+                        text(OWN_MAC)
+                    ),
+                    format!("link add ct0 type veth peer name eth0 netns {routed}"),
+                    format!("link add mv0 link {OWN} netns {macvlan} type macvlan mode bridge"),
+                    format!("addr add {own4}/24 dev {OWN}"),
+                    format!("addr add 2001:db8:5::2/64 dev {OWN} nodad"),
+                    "addr add 10.99.8.1/24 dev ct0".to_owned(),
+                    "addr add fd99:8::1/64 dev ct0 nodad".to_owned(),
+                    "link set lo up".to_owned(),
+                    format!("link set {OWN} up"),
+                    "link set ct0 up".to_owned(),
+                ],
+            ),
+            (
+                &peer,
+                vec![
+                    format!("link set {FAR} address {}", text(FAR_MAC)),
+                    format!("addr add {INSIDE4}/24 dev {FAR}"),
+                    format!("addr add 2001:db8:5::1/64 dev {FAR} nodad"),
+                    "link set lo up".to_owned(),
+                    format!("addr add {FAR4}/32 dev lo"),
+                    format!("addr add {FAR6}/128 dev lo nodad"),
+                    format!("link set {FAR} up"),
+                    format!("neigh add {own4} lladdr {} dev {FAR}", text(OWN_MAC)),
+                    format!("-6 neigh add 2001:db8:5::2 lladdr {} dev {FAR}", text(OWN_MAC)),
+                    format!("route add 10.99.8.0/24 via {own4}"),
+                    "-6 route add fd99:8::/64 via 2001:db8:5::2".to_owned(),
+                ],
+            ),
+            (
+                &host,
+                vec![
+                    format!("neigh add {INSIDE4} lladdr {} dev {OWN}", text(FAR_MAC)),
+                    format!("-6 neigh add 2001:db8:5::1 lladdr {} dev {OWN}", text(FAR_MAC)),
+                    format!("route add default via {INSIDE4}"),
+                    "-6 route add default via 2001:db8:5::1".to_owned(),
+                ],
+            ),
+            (
+                &routed,
+                vec![
+                    "addr add 10.99.8.2/24 dev eth0".to_owned(),
+                    "addr add fd99:8::2/64 dev eth0 nodad".to_owned(),
+                    "link set eth0 up".to_owned(),
+                    "route add default via 10.99.8.1".to_owned(),
+                    "-6 route add default via fd99:8::1".to_owned(),
+                ],
+            ),
+            (
+                &macvlan,
+                vec![
+                    "addr add 198.51.100.50/24 dev mv0".to_owned(),
+                    "link set mv0 up".to_owned(),
+                    format!("route add default via {INSIDE4}"),
+                ],
+            ),
         ] {
             for line in lines {
                 scratch.call(&format!("-n {space} {line}"))?;

@@ -28,7 +28,8 @@ impl Bell {
     /// [`NetlinkError`] when the kernel does not tell.
     pub fn hang() -> Result<Self, NetlinkError> {
         let failed = |doing| move |source| NetlinkError::Socket { doing, source };
-        let mut socket = Socket::new(netlink_sys::protocols::NETLINK_ROUTE).map_err(failed("open a socket"))?;
+        let mut socket =
+            Socket::new(netlink_sys::protocols::NETLINK_ROUTE).map_err(failed("open a socket"))?;
         socket.bind_auto().map_err(failed("bind a socket"))?;
         for group in GROUPS {
             socket.add_membership(group).map_err(failed("hear changes"))?;
@@ -59,13 +60,15 @@ impl Bell {
             match self.socket.recv(&mut space, 0) {
                 Ok(_) => {}
                 // More than the kernel could keep (ENOBUFS): the socket is well, and the next look sees all.
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
                 Err(_) => break,
             }
         }
         if let Some(names) = &self.names {
             for _ in 0..MOST {
-                if !rustix::io::read(names, self.buffer.as_mut_slice()).is_ok_and(|count| count > 0) {
+                if !rustix::io::read(names, self.buffer.as_mut_slice()).is_ok_and(|count| count > 0)
+                {
                     break;
                 }
             }
@@ -74,8 +77,10 @@ impl Bell {
 }
 
 fn watch_names() -> Option<OwnedFd> {
-    let names = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).ok()?;
-    let what = inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_TO;
+    let names =
+        inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).ok()?;
+    let what =
+        inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_TO;
     inotify::add_watch(&names, NAMED, what).ok()?;
     Some(names)
 }

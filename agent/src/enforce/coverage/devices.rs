@@ -22,8 +22,28 @@ const UP: u32 = 1;
 const LOOPBACK: u16 = 772;
 /// Kinds of devices that wrap packets into others.
 const TUNNELS: [&str; 22] = [
-    "amt", "bareudp", "erspan", "geneve", "gre", "gretap", "gtp", "ip6erspan", "ip6gre", "ip6gretap", "ip6tnl",
-    "ipip", "l2tpeth", "macsec", "ovpn", "ppp", "sit", "tun", "vti", "vti6", "vxlan", "wireguard",
+    "amt",
+    "bareudp",
+    "erspan",
+    "geneve",
+    "gre",
+    "gretap",
+    "gtp",
+    "ip6erspan",
+    "ip6gre",
+    "ip6gretap",
+    "ip6tnl",
+    "ipip",
+    "l2tpeth",
+    "macsec",
+    "ovpn",
+    "ppp",
+    "sit",
+    "tun",
+    "vti",
+    "vti6",
+    "vxlan",
+    "wireguard",
 ];
 /// Kinds that lead no further than into this host, or pass on to devices that are looked at themselves.
 const INWARD: [&str; 7] = ["dummy", "ifb", "netkit", "nlmon", "veth", "vrf", "xfrm"];
@@ -39,12 +59,12 @@ pub(super) struct Device {
     pub(super) kind: String,
     pub(super) up: bool,
     pub(super) loopback: bool,
-    xdp: bool,
+    pub(super) xdp: bool,
     /// The device below it.
     pub(super) below: Option<u32>,
     /// Whether the device below is in another namespace.
     pub(super) below_elsewhere: bool,
-    master: Option<u32>,
+    pub(super) master: Option<u32>,
 }
 
 /// The devices of this network namespace.
@@ -93,14 +113,19 @@ pub(super) fn is_hooked(device: &Device, all: &[Device], uplinks: &[String]) -> 
         }
         let Some(levels) = levels.checked_sub(1) else { return false };
         if GATHERING.contains(&device.kind.as_str()) {
-            let mut members = all.iter().filter(|other| other.master == Some(device.index)).peekable();
+            let mut members =
+                all.iter().filter(|other| other.master == Some(device.index)).peekable();
             return members.peek().is_none()
-                || members.all(|member| INWARD.contains(&member.kind.as_str()) || within(member, all, uplinks, levels));
+                || members.all(|member| {
+                    INWARD.contains(&member.kind.as_str()) || within(member, all, uplinks, levels)
+                });
         }
         !device.below_elsewhere
             && device.below.is_some_and(|below| {
                 all.iter().any(|other| {
-                    other.index == below && other.index != device.index && within(other, all, uplinks, levels)
+                    other.index == below
+                        && other.index != device.index
+                        && within(other, all, uplinks, levels)
                 })
             })
     }
@@ -110,7 +135,8 @@ pub(super) fn is_hooked(device: &Device, all: &[Device], uplinks: &[String]) -> 
 /// What devices alone tell.
 pub(super) fn gaps(all: &[Device], look: &Look) -> Vec<String> {
     let mut gaps = Vec::new();
-    let bridge = |index: u32| all.iter().any(|device| device.index == index && device.kind == "bridge");
+    let bridge =
+        |index: u32| all.iter().any(|device| device.index == index && device.kind == "bridge");
     for device in all.iter().filter(|device| device.up) {
         let name = &device.name;
         if device.xdp {
@@ -142,7 +168,13 @@ mod tests {
     use super::*;
 
     fn device(index: u32, name: &str, kind: &str) -> Device {
-        Device { index, name: name.to_owned(), kind: kind.to_owned(), up: true, ..Device::default() }
+        Device {
+            index,
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            up: true,
+            ..Device::default()
+        }
     }
 
     fn told(all: &[Device], uplinks: &[&str]) -> Vec<String> {
@@ -160,14 +192,17 @@ mod tests {
         );
         let slave = |index, name| Device { master: Some(9), ..device(index, name, "") };
         let bond = device(9, "bond0", "bond");
-        assert!(told(&[slave(1, "eth0"), slave(2, "eth1"), bond.clone()], &["eth0", "eth1"]).is_empty());
+        assert!(
+            told(&[slave(1, "eth0"), slave(2, "eth1"), bond.clone()], &["eth0", "eth1"]).is_empty()
+        );
         // A raw sender on a member passes the hook of the bond.
         assert_eq!(told(&[slave(1, "eth0"), bond], &["bond0"]), ["device_without_hook:eth0"]);
     }
 
     #[test]
     fn a_device_whose_parent_is_in_another_namespace_is_not_taken_for_hooked() {
-        let macvlan = Device { below: Some(1), below_elsewhere: true, ..device(7, "mv0", "macvlan") };
+        let macvlan =
+            Device { below: Some(1), below_elsewhere: true, ..device(7, "mv0", "macvlan") };
         assert_eq!(told(&[device(1, "eth0", ""), macvlan], &["eth0"]), ["device_without_hook:mv0"]);
     }
 

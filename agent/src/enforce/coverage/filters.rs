@@ -47,11 +47,12 @@ enum Deed {
 /// Devices with such filters, by name.
 pub(super) fn redirects(devices: &[Device]) -> Result<Vec<String>, NetlinkError> {
     let mut channel = Channel::open(netlink_sys::protocols::NETLINK_ROUTE)?;
-    let disciplines = channel.dump(
-        GET_QDISC,
-        &[0; HEAD_BYTES],
-        |found: &mut BTreeSet<(u32, u32)>, answer| {
-            let (Some(index), Some(handle)) = (u32_at(answer.body, 4), u32_at(answer.body, 8)) else { return };
+    let disciplines =
+        channel.dump(GET_QDISC, &[0; HEAD_BYTES], |found: &mut BTreeSet<(u32, u32)>, answer| {
+            let (Some(index), Some(handle)) = (u32_at(answer.body, 4), u32_at(answer.body, 8))
+            else {
+                return;
+            };
             let rest = answer.body.get(HEAD_BYTES..).unwrap_or_default();
             match attribute(rest, KIND).map(text_of).as_deref() {
                 Some("clsact") => found.extend([(index, CLSACT_INGRESS), (index, CLSACT_EGRESS)]),
@@ -64,8 +65,7 @@ pub(super) fn redirects(devices: &[Device]) -> Result<Vec<String>, NetlinkError>
                 }
                 _ => {}
             }
-        },
-    )?;
+        })?;
     let mut gaps = BTreeSet::new();
     for (index, parent) in disciplines {
         let Some(device) = devices.iter().find(|device| device.index == index) else { continue };
@@ -90,7 +90,9 @@ fn deeds(channel: &mut Channel, index: u32, parent: u32) -> Result<BTreeSet<Deed
     }
     let asked = channel.dump(GET_FILTER, &head, |deeds: &mut BTreeSet<Deed>, answer| {
         let rest = answer.body.get(HEAD_BYTES..).unwrap_or_default();
-        if let (Some(kind), Some(options)) = (attribute(rest, KIND).map(text_of), attribute(rest, OPTIONS)) {
+        if let (Some(kind), Some(options)) =
+            (attribute(rest, KIND).map(text_of), attribute(rest, OPTIONS))
+        {
             deeds.extend(read(&kind, options));
         }
     });
@@ -115,7 +117,8 @@ fn read(kind: &str, options: &[u8]) -> Vec<Deed> {
     for (_, action) in actions {
         match attribute(action, KIND).map(text_of).as_deref() {
             Some("mirred") => {
-                let parameters = attribute(action, OPTIONS).and_then(|own| attribute(own, MIRRED_PARAMETERS));
+                let parameters =
+                    attribute(action, OPTIONS).and_then(|own| attribute(own, MIRRED_PARAMETERS));
                 let action = parameters.and_then(|own| u32_at(own, MIRRED_ACTION_AT));
                 if action.is_none_or(|action| LEAVING.contains(&action)) {
                     deeds.push(Deed::Redirect);

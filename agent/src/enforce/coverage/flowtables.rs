@@ -12,7 +12,9 @@ const NAME: u16 = 2;
 /// Every flowtable of this network namespace, by family, table and name.
 pub(super) fn flowtables() -> Result<Vec<String>, NetlinkError> {
     let mut channel = Channel::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
-    channel.dump(GET_FLOWTABLE, &[0; 4], |found: &mut Vec<String>, answer| found.extend(read(answer.body)))
+    channel.dump(GET_FLOWTABLE, &[0; 4], |found: &mut Vec<String>, answer| {
+        found.extend(read(answer.body))
+    })
 }
 
 fn read(body: &[u8]) -> Option<String> {

@@ -121,24 +121,43 @@ pub fn explain(gap: &str) -> &'static str {
     match kind(gap) {
         "af_xdp" => "a program with CAP_NET_RAW and an AF_XDP socket sends below every hook",
         "af_xdp_socket" => "this process holds an AF_XDP socket, which sends below every hook",
-        "bridge_port" => "a bridge passes frames of others on to this device, and no rule of ours is on the bridge",
-        "cilium" => "a BPF data path moves packets of containers past the hooks of this host; cut them by its own policy",
-        "device_without_hook" => "this device has no egress hook of ours, so that frames of raw senders leave by it",
+        "bridge_port" => {
+            "a bridge passes frames of others on to this device, and no rule of ours is on the bridge"
+        }
+        "cilium" => {
+            "a BPF data path moves packets of containers past the hooks of this host; cut them by its own policy"
+        }
+        "device_without_hook" => {
+            "this device has no egress hook of ours, so that frames of raw senders leave by it"
+        }
         "flowtable" => "forwarded flows that are offloaded to it meet no rule but those on devices",
-        "namespace_uplink" => "another network namespace has a device of its own to the outside, which no rule of ours sees",
+        "namespace_uplink" => {
+            "another network namespace has a device of its own to the outside, which no rule of ours sees"
+        }
         "netkit_program" | "tc_program" | "tcx_program" => {
             "a BPF program on this device may redirect packets past our hooks"
         }
-        "no_uplink_known" => "no interface is known to lead out, so frames of raw senders are not seen",
-        "packet_socket" => "this process holds a packet socket: its frames meet our hooks on devices only, and pass a cut of one destination with an 802.1Q tag",
+        "no_uplink_known" => {
+            "no interface is known to lead out, so frames of raw senders are not seen"
+        }
+        "packet_socket" => {
+            "this process holds a packet socket: its frames meet our hooks on devices only, and pass a cut of one destination with an 802.1Q tag"
+        }
         "rdma" => "an RDMA device sends without the kernel's network stack",
-        "tc_filter" => "a filter of a kind that can't be read is on this device, and may send packets elsewhere",
+        "tc_filter" => {
+            "a filter of a kind that can't be read is on this device, and may send packets elsewhere"
+        }
         "tc_redirect" => "a tc or BPF program may redirect packets between devices after our hooks",
-        "tunnel" => "packets in this tunnel leave under another address; a cut of one destination sees it only before they enter",
-        "unknown_devices" | "unknown_filters" | "unknown_flowtables" | "unknown_namespaces" | "unknown_sockets" => {
+        "tunnel" => {
+            "packets in this tunnel leave under another address; a cut of one destination sees it only before they enter"
+        }
+        "unknown_devices" | "unknown_filters" | "unknown_flowtables" | "unknown_namespaces"
+        | "unknown_sockets" => {
             "this could not be looked at, so that nothing is known of it; the guardian needs the capabilities of its unit"
         }
-        "user_space_nic" => "a network card is driven by a program or a virtual machine, past the kernel",
+        "user_space_nic" => {
+            "a network card is driven by a program or a virtual machine, past the kernel"
+        }
         "vlan_tagged_frames" => {
             "frames with an 802.1Q tag of raw senders pass a cut of one destination (a cut of the host drops them)"
         }
@@ -178,7 +197,14 @@ mod tests {
     fn what_no_rule_sees_is_never_left_out() {
         let quick = coverage(&Plan::default());
         let whole = Look::default().now(Duration::from_secs(1));
-        for name in ["af_xdp", "no_uplink_known", "tc_redirect", "vlan_tagged_frames", "xdp_redirect", "xdp_tx"] {
+        for name in [
+            "af_xdp",
+            "no_uplink_known",
+            "tc_redirect",
+            "vlan_tagged_frames",
+            "xdp_redirect",
+            "xdp_tx",
+        ] {
             for gaps in [&quick, &whole] {
                 assert!(gaps.iter().any(|gap| gap == name), "{name}: {gaps:?}");
             }
@@ -188,7 +214,9 @@ mod tests {
 
     #[test]
     fn many_of_a_kind_are_counted_instead_of_named() {
-        let gaps = tidied((0..40).map(|n| format!("tunnel:tun{n:02}")).chain(["xdp_tx".to_owned()]).collect());
+        let gaps = tidied(
+            (0..40).map(|n| format!("tunnel:tun{n:02}")).chain(["xdp_tx".to_owned()]).collect(),
+        );
         assert_eq!(gaps.len(), MOST_OF_A_KIND + 2);
         assert!(gaps.contains(&"tunnel:and 24 more".to_owned()), "{gaps:?}");
         assert_eq!(kinds(&gaps).get("tunnel"), Some(&17));

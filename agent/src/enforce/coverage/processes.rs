@@ -66,14 +66,19 @@ fn look_at(
     packets: &BTreeSet<u64>,
     found: &mut Found,
 ) -> io::Result<()> {
-    let name = || fs::read_to_string(format!("/proc/{pid}/comm")).map(|name| shown(name.trim())).unwrap_or_default();
+    let name = || {
+        fs::read_to_string(format!("/proc/{pid}/comm"))
+            .map(|name| shown(name.trim()))
+            .unwrap_or_default()
+    };
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
         found.seen += 1;
         let path = entry.path();
         let Ok(target) = fs::read_link(&path) else { continue };
         let Some(target) = target.to_str() else { continue };
-        if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'))
+        {
             let inode: u64 = inode.parse().unwrap_or(0);
             if packets.contains(&inode) {
                 found.held.insert(inode);
@@ -90,7 +95,9 @@ fn look_at(
             }
         } else if target.starts_with("anon_inode:bpf") && target.contains("link") {
             let Some(number) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let Ok(told) = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")) else { continue };
+            let Ok(told) = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")) else {
+                continue;
+            };
             // Device numbers are those of the namespace that the program was attached in.
             if of_process(pid).ok() == own {
                 found.gaps.extend(link(&told, devices));
@@ -102,18 +109,28 @@ fn look_at(
 
 /// Letters that can't be taken for parts of a gap's name.
 fn shown(name: &str) -> String {
-    name.chars().map(|letter| if letter.is_ascii_graphic() && letter != ':' { letter } else { '_' }).take(16).collect()
+    name.chars()
+        .map(|letter| if letter.is_ascii_graphic() && letter != ':' { letter } else { '_' })
+        .take(16)
+        .collect()
 }
 
 /// Inodes in `/proc/net/packet`, the last column.
 fn inodes(table: &str) -> BTreeSet<u64> {
-    table.lines().skip(1).filter_map(|line| line.split_whitespace().next_back()?.parse().ok()).collect()
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next_back()?.parse().ok())
+        .collect()
 }
 
 /// A link of a BPF program to a device, as its descriptor tells it.
 fn link(told: &str, devices: &[Device]) -> Option<String> {
-    let told: BTreeMap<&str, &str> =
-        told.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key, value.trim())).collect();
+    let told: BTreeMap<&str, &str> = told
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, value)| (key, value.trim()))
+        .collect();
     let kind = match *told.get("link_type")? {
         "netkit" => "netkit_program",
         "tcx" => "tcx_program",
@@ -122,7 +139,10 @@ fn link(told: &str, devices: &[Device]) -> Option<String> {
     };
     let index: u32 = told.get("ifindex")?.parse().ok()?;
     let device = devices.iter().find(|device| device.index == index);
-    Some(device.map_or_else(|| format!("{kind}:{index}"), |device| format!("{kind}:{}", device.name)))
+    Some(
+        device
+            .map_or_else(|| format!("{kind}:{index}"), |device| format!("{kind}:{}", device.name)),
+    )
 }
 
 #[cfg(test)]

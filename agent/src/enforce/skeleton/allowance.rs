@@ -9,13 +9,13 @@ use super::exempt::{service, with_verdict};
 use super::layer::Layer;
 use super::terms::{count, field, handshake, matches, members, meta, refusal, word};
 use super::{
-    ALLOWANCE_TABLE, EXEMPT, LOOPBACK, Objects, SERVICES, Statements, add, base_chain, chain,
-    device_chain, refill, rule_in, spared, table, to_networks, window_seconds,
+    ALLOWANCE_TABLE, COLLECTOR, EXEMPT, LOOPBACK, Objects, SERVICES, Statements, add, base_chain,
+    chain, counter, device_chain, refill, rule_in, spared, table, to_networks, window_seconds,
 };
 use crate::enforce::plan::{KernelAllowance, Plan};
 use ipnet::IpNet;
 use nftables::expr::{Elem, Expression, MetaKey, NamedExpression};
-use nftables::schema::{NfCmd, NfListObject, NfObject, Set, SetFlag, SetType, SetTypeValue};
+use nftables::schema::{NfListObject, Set, SetFlag, SetType, SetTypeValue};
 use nftables::stmt::{
     JumpTarget, Operator, Quota, QuotaOrQuotaRef, Set as Update, SetOp, Statement,
 };
@@ -26,7 +26,7 @@ use std::collections::HashSet;
 /// Sets of outside destinations and what went to each; and the counters of what was dropped.
 pub(in crate::enforce) const SPENT4: &str = "spent4";
 pub(in crate::enforce) const SPENT6: &str = "spent6";
-/// Set of one element: what went to all destinations for which the sets had no room.
+/// Set of few elements: what went to all destinations for which the sets had no room.
 pub(in crate::enforce) const SPENT_REST: &str = "spent_rest";
 /// Counter of what was dropped beyond an allowance.
 pub(in crate::enforce) const SPENT: &str = "spent";
@@ -42,21 +42,23 @@ const PRIORITY_DEVICE: i32 = -299;
 
 /// The tables of the allowance as the plan wants them.
 pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
+    // Tables that are there without an allowance are removed before (`allowance.rs` of this module's parent).
+    let Some(allowance) = &plan.allowance else { return };
     add(objects, table(layer));
-    let Some(allowance) = &plan.allowance else {
-        // Adding what is there is no error, deleting what is not there is one (nft 1.0.6).
-        objects.push(NfObject::CmdObject(NfCmd::Delete(table(layer))));
-        return;
-    };
     let window = window_seconds(allowance.window);
+    let frames = layer.of_frames();
+    // What all share is counted by family among packets, by device among frames.
+    let rest = || meta(if frames { MetaKey::Oifname } else { MetaKey::Nfproto });
     for (name, kind, size) in [
         (SPENT4, SetType::Ipv4Addr, ALLOWANCE_DESTINATIONS),
         (SPENT6, SetType::Ipv6Addr, ALLOWANCE_DESTINATIONS),
-        (SPENT_REST, SetType::InetProto, 4),
+        (SPENT_REST, if frames { SetType::Ifname } else { SetType::InetProto }, 64),
     ] {
         add(objects, spent_set(layer, name, kind, size, window));
     }
-    super::counter(objects, layer, SPENT);
+    for name in [SPENT, COLLECTOR] {
+        counter(objects, layer, name);
+    }
     for name in [EXEMPT, SERVICES, SPEND, BEYOND] {
         refill(objects, chain(layer, name));
     }
@@ -66,7 +68,7 @@ pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
         let uplinks = plan.uplinks.iter();
         uplinks
             .map(|device| {
-                let name = device_chain(device);
+                let name = format!("spend_{}", device_chain(device));
                 base_chain(layer, name, NfHook::Egress, PRIORITY_DEVICE, Some(device.clone()))
             })
             .collect()
@@ -91,7 +93,7 @@ pub(super) fn fill(objects: &mut Objects, layer: Layer, plan: &Plan) {
         // A negated look runs no quota: what is counted above is not counted twice.
         let shared = vec![
             matches(to(), Operator::NEQ, members(set)),
-            update(SPENT_REST, meta(MetaKey::Nfproto), window),
+            update(SPENT_REST, rest(), window),
             quota(allowance.bytes),
             beyond(),
         ];

@@ -6,8 +6,8 @@ use super::layer::Layer;
 use super::terms::{count, field, matches, members, meta, one_of};
 use super::{
     ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, BY_PORT, CUT_DEST4,
-    CUT_DEST6, EGRESS, KNOWN, KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, LIST, Objects,
-    POSTROUTING, STRICT_DEVICE, rule_in,
+    CUT_DEST6, EGRESS, KNOWN, KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, LIST, Objects, POSTROUTING,
+    STRICT_DEVICE, rule_in,
 };
 use crate::enforce::Plan;
 use nftables::expr::{Expression, MetaKey, NamedExpression};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::enforce::KernelAllowance;
 use sekisho_schema::Transport;
 use sekisho_schema::policy::Exemption;
 
@@ -39,7 +40,22 @@ fn plan() -> Plan {
         ],
         collector: vec!["192.0.2.9:8443".parse().unwrap(), "[2001:db8::9]:8443".parse().unwrap()],
         known: true,
-        ..Plan::default()
+        collector_live: vec![(
+            "10.77.1.5:40000".parse().unwrap(),
+            "198.51.100.77:8443".parse().unwrap(),
+        )],
+        allowance: Some(KernelAllowance {
+            bytes: 20_000_000,
+            window: sekisho_schema::Span::from_hours(168),
+            approved: vec!["203.0.113.64/26".parse().unwrap()],
+        }),
+        names: sekisho_schema::policy::Names {
+            resolvers: vec!["10.77.1.53".parse().unwrap(), "2001:db8:5::53".parse().unwrap()],
+            ..Default::default()
+        },
+        deputies: vec!["127.0.0.1:3128".parse().unwrap()],
+        own_cgroups: vec![],
+        bridged: true,
     }
 }
 
@@ -79,11 +95,14 @@ fn every_exemption_stands_before_every_drop() {
             })
             .collect();
         let first_cut = rules.iter().position(|rule| rule.contains("@cut_dest4")).unwrap();
-        let last_exempt = rules
-            .iter()
-            .rposition(|rule| rule.contains("exempt ") || rule.contains("\"collector\""))
-            .unwrap();
-        assert!(last_exempt < first_cut, "{family}");
+        for chain in ["exempt", "services"] {
+            let jump = format!("{{\"jump\":{{\"target\":\"{chain}\"}}}}");
+            let at = rules.iter().position(|rule| rule.contains(&jump)).unwrap();
+            assert!(at < first_cut, "{family} {chain}");
+        }
+        assert!(
+            !rules.iter().any(|rule| rule.contains("exempt ") || rule.contains("\"collector\""))
+        );
         let place = |what: &str| rules.iter().rposition(|rule| rule.contains(what)).unwrap();
         assert!(
             place("all but management") < place("inside networks")
@@ -94,11 +113,42 @@ fn every_exemption_stands_before_every_drop() {
 }
 
 #[test]
+fn every_chain_of_drops_asks_first_what_is_exempt() {
+    let lines = lines(&plan(), &[]);
+    for (family, chain) in [
+        ("inet", "above"),
+        ("inet", "workload"),
+        ("inet", "sent"),
+        ("netdev", "sent"),
+        ("bridge", "sent"),
+        ("inet", "beyond"),
+        ("netdev", "beyond"),
+    ] {
+        let rules: Vec<&String> = lines
+            .iter()
+            .filter(|line| {
+                line.contains(&format!("\"chain\":\"{chain}\""))
+                    && line.contains(&format!("\"family\":\"{family}\""))
+                    && line.contains("{\"rule\"")
+            })
+            .collect();
+        let place = |what: &str| rules.iter().position(|rule| rule.contains(what));
+        let exempt = place("{\"jump\":{\"target\":\"exempt\"}}").unwrap();
+        let last = rules.iter().rposition(|rule| rule.contains("\"drop\"")).unwrap();
+        assert!(exempt < last && last == rules.len() - 1, "{family} {chain}");
+        for rule in rules.iter().take(exempt).filter(|rule| rule.contains("\"drop\"")) {
+            // Whom a workload would have speak for it is no exemption of the workload's.
+            assert!(chain == "workload" && rule.contains("dport"), "{rule}");
+        }
+    }
+}
+
+#[test]
 fn nothing_is_dropped_without_a_set_and_no_set_is_ever_emptied() {
     for line in lines(&plan(), &[]) {
         if line.contains("\"drop\"") {
             // Chains that are only jumped to from a rule with a set.
-            let jumped_to = ["disguised", "known"]
+            let jumped_to = ["disguised", "known", "above", "sent", "workload", "beyond"]
                 .iter()
                 .any(|name| line.contains(&format!("\"chain\":\"{name}\"")));
             assert!(line.contains("\"@") || jumped_to, "{line}");
@@ -113,7 +163,8 @@ fn nothing_is_dropped_without_a_set_and_no_set_is_ever_emptied() {
         if line.starts_with("{\"add\":{\"set\"") {
             assert!(
                 line.contains("\"flags\":[\"timeout\"]")
-                    && line.contains("\"timeout\":86400")
+                    && (line.contains("\"timeout\":86400") || line.contains("spent"))
+                    && line.contains("\"timeout\":")
                     && !line.contains("\"interval\""),
                 "{line}"
             );
@@ -126,7 +177,11 @@ fn destinations_known_beforehand_are_dropped_only_where_the_plan_says_so() {
     let listed = lines(&plan(), &[]);
     let postrouting: Vec<&String> = listed
         .iter()
-        .filter(|line| line.contains("\"chain\":\"postrouting\"") && line.contains("{\"rule\""))
+        .filter(|line| {
+            line.contains("\"chain\":\"postrouting\"")
+                && line.contains("{\"rule\"")
+                && line.contains("\"table\":\"sekisho\"")
+        })
         .collect();
     // First the list of every hook, whose exemptions end the matter.
     assert!(postrouting[0].contains("{\"jump\":{\"target\":\"egress\"}}"));

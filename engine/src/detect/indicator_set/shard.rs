@@ -172,7 +172,11 @@ impl Shard {
     #[inline]
     pub(super) fn find_v4(&self, bits: u32, at: Timestamp) -> Option<u32> {
         let mut best = Best::default();
-        self.index.each(hash_v4(&self.hasher, bits), |place| {
+        let hash = hash_v4(&self.hasher, bits);
+        if !self.index.may_have(hash) {
+            return None;
+        }
+        self.index.each(hash, |place| {
             if let Some(record) = self.records.get(place as usize)
                 && record.value == bits
                 && record.tag.is_form(Form::V4)
@@ -212,6 +216,9 @@ impl Shard {
         at: Timestamp,
     ) -> Option<u32> {
         let mut best = Best::default();
+        if !self.index.may_have(hash) {
+            return None;
+        }
         self.index.each(hash, |place| {
             if let Some(record) = self.records.get(place as usize)
                 && (record.tag.is_form(form) || also.is_some_and(|also| record.tag.is_form(also)))

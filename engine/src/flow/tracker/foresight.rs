@@ -37,14 +37,28 @@ impl Tracker {
             black_box((entry.flags, entry.first_at));
         }
         let done = by(flag::DONE, Toward::Remote) | by(flag::DONE, Toward::Local);
-        for ((tuple, _), entry) in asked.iter().zip(places) {
+        let mut bindings = [None; AHEAD];
+        for (((tuple, _), entry), binding) in asked.iter().zip(places).zip(&mut bindings) {
             let (local, remote) = match entry {
                 Some(entry) if entry.flags & done == done => continue,
                 Some(entry) => (entry.local_address(), entry.remote_address()),
                 None => tuple.addresses(),
             };
-            self.names.foresee((local, remote));
-            ends(remote);
+            *binding = Some((self.names.hash((local, remote)), remote));
+        }
+        // Nothing else stands between the fetches, so that all are under way at once.
+        for (hash, _) in bindings.iter().flatten() {
+            self.names.foresee(*hash);
+        }
+        for (_, remote) in bindings.iter().flatten() {
+            ends(*remote);
+        }
+        let mut names = [None; AHEAD];
+        for (name, binding) in names.iter_mut().zip(bindings) {
+            *name = binding.and_then(|(hash, _)| self.names.foresee_binding(hash));
+        }
+        for name in names.iter().flatten() {
+            black_box(name.as_bytes().first().copied());
         }
     }
 }
