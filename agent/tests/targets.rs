@@ -791,7 +791,12 @@ fn of_two_sockets_that_share_a_port_either_is_likely() {
         let two = share();
         assert_eq!(owner(&flow, None).unwrap().certainty, Certainty::Likely);
         drop((one, two));
-        assert_eq!(owner(&flow, None), None);
+        // A child that another test is about to start holds copies until it is on its way.
+        let ended = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while owner(&flow, None).is_some() {
+            assert!(std::time::Instant::now() < ended, "{:?}", owner(&flow, None));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     });
 }
 

@@ -44,7 +44,10 @@ fn held(target: &Target, bytes: &[u8]) -> usize {
 }
 
 fn check(target: &Target, bytes: &[u8], what: &dyn std::fmt::Debug) -> usize {
-    let (held, most) = (held(target, bytes), target.most_memory(bytes.len()));
+    let most = target.most_memory(bytes.len());
+    // The runner's own thread may write a line meanwhile; what the target holds it holds each time.
+    let held = (0..3).map(|_| held(target, bytes)).find(|held| *held <= most);
+    let held = held.unwrap_or_else(|| self::held(target, bytes));
     assert!(
         held <= most,
         "{}: {held} bytes of memory for {} bytes of {what:?}, {most} allowed",

@@ -93,9 +93,16 @@ fn the_measurement_has_a_time_for_every_run() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let facts: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert_eq!((output.status.code(), &facts["missed"]), (Some(0), &Value::from(0)), "{facts}");
-    for who in ["sekisho", "forked_nft"] {
-        assert_eq!(facts[who]["count"], 10, "{facts}");
-        assert!(facts[who]["p50_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{facts}");
+    // Whether the goals hold is the bench's to say: here others use the machine as well.
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{facts}: {said}");
+    for priority in ["granted", "refused"] {
+        let told = &facts[priority];
+        assert_eq!((&told["missed"], &told["runs"]), (&0.into(), &10.into()), "{facts}");
+        assert!(told["sekisho"]["count"] == 10, "{facts}");
+        assert!(told["sekisho"]["p50_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{facts}");
     }
+    assert!(
+        facts["granted"]["forked_nft"]["p50_ms"].as_f64().is_some_and(|ms| ms > 0.0),
+        "{facts}"
+    );
 }

@@ -84,6 +84,8 @@ struct Told {
     findings: usize,
     withheld_by_the_fuse: usize,
     pages: usize,
+    /// What was not seen or not told one by one, by cause.
+    gaps: BTreeMap<String, u64>,
 }
 
 fn told(agent: &Agent) -> Told {
@@ -97,7 +99,10 @@ fn told(agent: &Agent) -> Told {
                     decision.action == Action::Withhold && decision.reason == Some(Reason::Budget),
                 );
             }
-            Body::Gap(gap) if gap.cause == "fuse" => told.pages += 1,
+            Body::Gap(gap) => {
+                told.pages += usize::from(gap.cause == "fuse");
+                *told.gaps.entry(gap.cause).or_default() += gap.count;
+            }
             _ => {}
         }
     }

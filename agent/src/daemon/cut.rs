@@ -1,18 +1,18 @@
 //! The way to the guardian's hand: the only place between a decision and its effect.
 //!
-//! Order, which must not change: commit, then ask who owns the deciding flow, then end sockets,
-//! and everything else later.
+//! Order, which must not change: commit, then ask who owns the deciding flow; the warden ends sockets and proves,
+//! so that neither keeps the frames behind the deciding one waiting.
 
 use super::warden::Warden;
 use crate::chain::causes;
 use crate::clock;
 use crate::enforce::{Held, Plan, Sockets, coverage, open_for};
-use crate::guardian::{AskGuardianError, Asker, Guardian, Hand, Outcome};
+use crate::guardian::{AskGuardianError, Guardian, Hand, Outcome};
 use crate::host::owner::owner;
 use sekisho_engine::ContainOrder;
 use sekisho_schema::{
-    Containment, ContainmentId, ContainmentSet, Coverage, FlowKey, Process, Proof, Receipt, Scope,
-    Span, Timestamp,
+    Containment, ContainmentId, ContainmentSet, Coverage, FlowKey, Process, Proof, Receipt, Span,
+    Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -38,8 +38,6 @@ pub(super) struct Cut {
     guardian: Guardian,
     /// Gives desired state; `None` while the guardian is gone.
     hand: Option<Hand>,
-    /// Has sockets ended, behind the cut.
-    asker: Option<Asker>,
     plan: Plan,
     warden: Warden,
     sockets: Option<Sockets>,
@@ -76,7 +74,6 @@ impl Cut {
         Ok(Self {
             guardian,
             hand: Some(hand),
-            asker: None,
             plan: plan.clone(),
             warden,
             sockets,
@@ -124,7 +121,6 @@ impl Cut {
     /// The guardian is gone: nothing new can be cut until it is there again.
     pub(super) fn lose(&mut self) {
         self.hand = None;
-        self.asker = None;
     }
 
     /// Whether there is a guardian to cut by.
@@ -210,10 +206,9 @@ impl Cut {
             .filter(|held| !self.known.contains(&held.id))
             .cloned()
             .collect();
-        let mut receipts = self.settle(outcome, &begun, order.decided_at);
+        let receipts = self.settle(outcome, &begun, order.decided_at);
         self.known = order.set.containments.keys().cloned().collect();
         self.receipts.retain(|id, _| order.set.containments.contains_key(id));
-        self.end_sockets(&mut receipts);
         for (receipt, containment) in receipts.iter().zip(begun) {
             if receipt.applied {
                 self.await_proof(receipt.clone(), containment);
@@ -329,42 +324,17 @@ impl Cut {
         }
     }
 
-    /// Has the sockets of what was just cut ended, wherever they are.
-    fn end_sockets(&mut self, receipts: &mut [Receipt]) {
-        let cut: Vec<Scope> = receipts
-            .iter()
-            .filter(|receipt| receipt.applied)
-            .map(|receipt| receipt.scope.clone())
-            .collect();
-        if cut.is_empty() {
-            return;
-        }
-        if self.asker.is_none() {
-            self.asker = self.guardian.asker().ok();
-        }
-        let Some(asker) = &mut self.asker else { return };
-        match asker.end(cut) {
-            Ok(ended) => {
-                if !ended.faults.is_empty() || ended.failed > 0 {
-                    tracing::info!(failed = ended.failed, faults = ?ended.faults, "some sockets of a contained scope did not end; their packets are dropped");
-                }
-                if let Some(receipt) = receipts.iter_mut().find(|receipt| receipt.applied) {
-                    receipt.sockets_destroyed = ended.sockets;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %causes(&error), state = "packets are dropped", "cannot end the sockets of a contained scope");
-                if error.is_gone() {
-                    self.asker = None;
-                }
-            }
-        }
-    }
-
-    /// Joins a proof to its receipt; `None` when the containment ended meanwhile.
-    pub(super) fn proved(&mut self, containment: &ContainmentId, proof: Proof) -> Option<Receipt> {
+    /// Joins a proof, and how many sockets were ended before it, to its receipt; `None` when the containment ended
+    /// meanwhile.
+    pub(super) fn proved(
+        &mut self,
+        containment: &ContainmentId,
+        proof: Proof,
+        sockets_destroyed: u32,
+    ) -> Option<Receipt> {
         let (receipt, awaited) = self.receipts.get_mut(containment)?;
         receipt.proof = proof;
+        receipt.sockets_destroyed = sockets_destroyed;
         *awaited = None;
         self.recount.push((clock::now().after(RECOUNT_AFTER), containment.clone()));
         Some(receipt.clone())
@@ -422,7 +392,6 @@ impl Cut {
             .collect();
         let mut receipts = self.settle(outcome, &lacking, None);
         receipts.retain(|receipt| receipt.applied);
-        self.end_sockets(&mut receipts);
         for receipt in &receipts {
             if let Some(containment) = set.containments.get(&receipt.containment) {
                 self.await_proof(receipt.clone(), containment.clone());

@@ -223,7 +223,7 @@ impl Judge {
             if let Some(nanos) = receipt.time_to_contain_ns {
                 self.shared.metrics.observe_time_to_contain(Span::from_nanos(nanos));
             }
-            tracing::warn!(containment = %receipt.containment, scope = %receipt.scope, applied = receipt.applied, time_to_contain_ns = receipt.time_to_contain_ns, sockets = receipt.sockets_destroyed, "containment");
+            tracing::warn!(containment = %receipt.containment, scope = %receipt.scope, applied = receipt.applied, time_to_contain_ns = receipt.time_to_contain_ns, "containment");
             if !receipt.applied {
                 self.receipt(receipt);
             }
@@ -341,9 +341,10 @@ impl Judge {
             Message::KnownDue => self.wish_known(),
             Message::Order(request) => self.order(request),
             Message::Policy(policy) => self.adopt(*policy, "collector"),
-            Message::Proved { containment, proof } => {
+            Message::Proved { containment, proof, sockets_destroyed } => {
+                let cut = self.cut.as_mut();
                 if let Some(receipt) =
-                    self.cut.as_mut().and_then(|cut| cut.proved(&containment, proof))
+                    cut.and_then(|cut| cut.proved(&containment, proof, sockets_destroyed))
                 {
                     self.receipt(receipt);
                     self.publish();

@@ -90,7 +90,7 @@ enum Message {
     /// A policy whose seal held.
     Policy(Box<Verified<Policy>>),
     /// A cut was tried.
-    Proved { containment: ContainmentId, proof: Proof },
+    Proved { containment: ContainmentId, proof: Proof, sockets_destroyed: u32 },
     /// Something to write down that happened elsewhere.
     Record(Box<Record>),
     /// Rules shall be read anew.

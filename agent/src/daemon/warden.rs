@@ -1,18 +1,20 @@
-//! Two threads between the agent and the guardian: one has cuts proven, so that no proof ever holds up a
-//! cut; the other hears what happens on the guardian's side, above all that it is gone.
+//! Two threads between the agent and the guardian: one has sockets ended and cuts proven, so that neither ever holds
+//! up a cut; the other hears what happens on the guardian's side, above all that it is gone.
 
 use super::shared::Shared;
 use super::{Drifted, Inbox, Message};
 use crate::chain::causes;
 use crate::enforce::Ownership;
-use crate::guardian::{Asker, Event, Guardian, listen};
-use sekisho_schema::Containment;
+use crate::guardian::{AskGuardianError, Asker, Event, Guardian, listen};
+use sekisho_schema::{Containment, Scope};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// A guardian that is gone is called again after this.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Cuts whose sockets are ended together; their count stands in the receipt of the first.
+const MOST_AT_ONCE: usize = 64;
 
 /// The way to the proving thread.
 pub(super) struct Warden {
@@ -32,7 +34,7 @@ impl Warden {
         Ok(Self { jobs })
     }
 
-    /// Has a cut proven.
+    /// Has the sockets of a cut ended, and the cut proven.
     pub(super) fn prove(&self, containment: Containment) {
         // A warden that is gone is seen by proofs that never come; the cut holds without it.
         let _ = self.jobs.send(containment);
@@ -47,26 +49,59 @@ struct Proving {
 
 impl Proving {
     fn run(mut self, work: &Receiver<Containment>) {
-        while let Ok(containment) = work.recv() {
-            self.prove(&containment);
+        while let Ok(first) = work.recv() {
+            // All that were cut meanwhile, so that many cuts at once cost one look at the sockets.
+            let cut: Vec<Containment> =
+                std::iter::once(first).chain(work.try_iter().take(MOST_AT_ONCE)).collect();
+            let mut ended = self.end(cut.iter().map(|one| one.scope.clone()).collect());
+            for containment in &cut {
+                self.prove(containment, std::mem::take(&mut ended));
+            }
         }
     }
 
-    fn prove(&mut self, containment: &Containment) {
-        if self.asker.is_none() {
-            self.asker = self.guardian.asker().ok();
+    /// Has the sockets of what was just cut ended, wherever they are; how many.
+    fn end(&mut self, scopes: Vec<Scope>) -> u32 {
+        let Some(asker) = self.asker() else { return 0 };
+        match asker.end(scopes) {
+            Ok(ended) => {
+                if !ended.faults.is_empty() || ended.failed > 0 {
+                    tracing::info!(failed = ended.failed, faults = ?ended.faults, "some sockets of a contained scope did not end; their packets are dropped");
+                }
+                ended.sockets
+            }
+            Err(error) => {
+                tracing::warn!(error = %causes(&error), state = "packets are dropped", "cannot end the sockets of a contained scope");
+                self.lost(&error);
+                0
+            }
         }
-        let Some(asker) = &mut self.asker else { return };
+    }
+
+    fn prove(&mut self, containment: &Containment, sockets_destroyed: u32) {
+        let Some(asker) = self.asker() else { return };
         match asker.prove(containment) {
             Ok(proof) => {
-                self.inbox.send(Message::Proved { containment: containment.id.clone(), proof });
+                let containment = containment.id.clone();
+                self.inbox.send(Message::Proved { containment, proof, sockets_destroyed });
             }
             Err(error) => {
                 tracing::warn!(error = %causes(&error), containment = %containment.id, "a cut could not be tried");
-                if error.is_gone() {
-                    self.asker = None;
-                }
+                self.lost(&error);
             }
+        }
+    }
+
+    fn asker(&mut self) -> Option<&mut Asker> {
+        if self.asker.is_none() {
+            self.asker = self.guardian.asker().ok();
+        }
+        self.asker.as_mut()
+    }
+
+    fn lost(&mut self, error: &AskGuardianError) {
+        if error.is_gone() {
+            self.asker = None;
         }
     }
 }

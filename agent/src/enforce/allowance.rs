@@ -90,6 +90,28 @@ impl Enforcer {
         Ok(())
     }
 
+    /// The document without the sets of an allowance that the kernel counts in already: rules fill them, which
+    /// nft (1.0.6) tells the kernel only of sets that it makes, and the kernel refuses the same set with other flags.
+    pub(super) fn beside_the_counted(
+        &mut self,
+        mut document: serde_json::Value,
+    ) -> Result<serde_json::Value, NetlinkError> {
+        for (family, word) in [(INET, "inet"), (NETDEV, "netdev")] {
+            if self.window(family)?.is_none() {
+                continue;
+            }
+            let objects = document.get_mut("nftables").and_then(serde_json::Value::as_array_mut);
+            let is_counted = |object: &serde_json::Value| {
+                object.pointer("/add/set").is_some_and(|set| {
+                    set.get("table").is_some_and(|table| table == ALLOWANCE_TABLE)
+                        && set.get("family").is_some_and(|family| family == word)
+                })
+            };
+            objects.into_iter().for_each(|objects| objects.retain(|one| !is_counted(one)));
+        }
+        Ok(document)
+    }
+
     /// Milliseconds after which the kernel counts anew, as its sets were made; `None` without them.
     fn window(&mut self, family: u8) -> Result<Option<u64>, NetlinkError> {
         let mut body = Writer::default();

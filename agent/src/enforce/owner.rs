@@ -251,7 +251,7 @@ impl Enforcer {
     /// Loads the ruleset of a plan: by nft where the tables are anybody's, else over the owning socket.
     pub(super) fn load(&mut self, plan: &Plan, stale: &[String]) -> Result<(), OpenEnforcerError> {
         if self.owner.stance == Stance::Nobody {
-            return Ok(executor::load(&to_json(&skeleton(plan, stale))?)?);
+            return self.load_openly(plan, stale);
         }
         let document = to_json(&skeleton(plan, &[]))?;
         let known = self.owner.built.take().filter(|(built, _)| *built == document);
@@ -293,8 +293,12 @@ impl Enforcer {
         if persistent {
             self.remove_held()?;
         }
-        let stale = if persistent { &[] } else { stale };
-        Ok(executor::load(&to_json(&skeleton(plan, stale))?)?)
+        self.load_openly(plan, if persistent { &[] } else { stale })
+    }
+
+    fn load_openly(&mut self, plan: &Plan, stale: &[String]) -> Result<(), OpenEnforcerError> {
+        let document = to_json(&skeleton(plan, stale))?;
+        Ok(executor::load(&self.beside_the_counted(document)?)?)
     }
 
     /// Takes tables that persist and have no owner.

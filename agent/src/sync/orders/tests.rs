@@ -15,6 +15,7 @@ struct Body {
     bounds: Mutex<Bounds>,
     /// Whether the detecting thread does not answer.
     mute: bool,
+    unanswered: Mutex<Vec<oneshot::Sender<OrderOutcome>>>,
 }
 
 impl Hooks for Body {
@@ -59,7 +60,9 @@ impl Hooks for Body {
     fn order(&self, order: Verified<Order>, answer: oneshot::Sender<OrderOutcome>) {
         assert!(order.is_sealed());
         self.carried.lock().unwrap().push(order.into_inner());
-        if !self.mute {
+        if self.mute {
+            self.unanswered.lock().unwrap().push(answer);
+        } else {
             let _ =
                 answer.send(OrderOutcome { done: true, detail: "done".into(), containment: None });
         }
