@@ -254,7 +254,16 @@ impl Lab {
         let to: SocketAddr = to.parse().unwrap();
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((any, from)).unwrap();
+        // A child that another test starts holds a copy of the socket before this one until it runs its program.
+        let socket = (0..100)
+            .find_map(|_| {
+                let bound = UdpSocket::bind((any, from));
+                if bound.is_err() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                bound.ok()
+            })
+            .unwrap();
         socket.set_broadcast(true).unwrap();
         // A cut is told to the sender as an error: that is an answer, not a fault.
         let _ = socket.send_to(&[vec![0; filling], frames::tag(nonce)].concat(), to);

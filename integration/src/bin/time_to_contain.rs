@@ -24,7 +24,7 @@ use std::time::Duration;
 /// Goal G8, in microseconds: half of the cuts, and all but one in a hundred.
 const GOAL_US: [f64; 2] = [300.0, 1_000.0];
 /// Few runs beside other load: the short form fails at this multiple.
-const SLACK: f64 = 3.0;
+const SLACK: f64 = 10.0;
 /// Starts a program without the right to ask for a real-time class.
 const NO_REALTIME: [&str; 3] = ["setpriv", "--bounding-set", "-sys_nice"];
 
@@ -162,6 +162,9 @@ fn measure(options: &Options, runs: u32, wrapper: &[&str]) -> Told {
         if options.pause {
             // The runs are independent: each is over, its proof included, before the next begins.
             receipts.extend(told(&address));
+            if nth % 10 == 9 {
+                setup.release_all(&agent);
+            }
         }
         addresses.push(address);
         // Interleaved, so that both meet the same load.
