@@ -189,10 +189,12 @@ impl AgentSetup {
     pub fn release_all(&self, agent: &Agent) {
         let status = agent.status();
         let held = status["containments"].as_array().into_iter().flatten();
-        for id in held.filter_map(|held| held["id"].as_str()) {
+        for id in held.filter_map(|held| held["containment"]["id"].as_str()) {
             // One that ended meanwhile is gone as well.
             let _ = self.verb(&["release", id, "--reason", "laboratory", "--break-glass"]);
         }
+        // With the last one the hooks go, and the kernel waits for a grace period before it takes another change.
+        std::thread::sleep(Duration::from_millis(300));
     }
 
     /// Like [`Self::verb`], and must succeed.
