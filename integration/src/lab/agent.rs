@@ -193,7 +193,7 @@ impl AgentSetup {
             // One that ended meanwhile is gone as well.
             let _ = self.verb(&["release", id, "--reason", "laboratory", "--break-glass"]);
         }
-        // With the last one the hooks go, and the kernel waits for a grace period before it takes another change.
+        // With the last one the hooks go, which the kernel finishes in its own time.
         std::thread::sleep(Duration::from_millis(300));
     }
 
