@@ -17,6 +17,7 @@ pub mod host;
 pub mod journal;
 pub mod logging;
 pub mod metrics;
+pub(crate) mod netlink;
 pub mod preview;
 pub mod rules;
 pub mod state;

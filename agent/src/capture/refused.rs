@@ -4,7 +4,7 @@
 //! The group is bound by the guardian, which may; libpcap's `nflog` devices would also make themselves the logger
 //! of the address families for everybody else's rules.
 
-use crate::enforce::netlink::{attribute, attributes, big_endian, u16_at, u32_at};
+use crate::netlink::{attribute, attributes, big_endian, u16_at, u32_at};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use sekisho_engine::wire::{Frame, LinkType};
@@ -121,7 +121,7 @@ fn stamp(body: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::enforce::netlink::Writer;
+    use crate::netlink::Writer;
 
     fn message(kind: u16, parts: &[(u16, &[u8])]) -> Vec<u8> {
         let mut writer = Writer::default();

@@ -1,12 +1,12 @@
 //! Elements by name: what each scope is in the sets of the ruleset.
 
-use super::netlink::text_of;
 use super::plan::Plan;
 use super::skeleton::{
     ARMED_HOST, ARMED_HOST_DEVICE, ARMED_MANAGEMENT, ARMED_MANAGEMENT_DEVICE, CUT_DEST4, CUT_DEST6,
     LISTENER, OBSERVE4, OBSERVE6, QUOTA4, QUOTA6, SENDER_MAC, SENDER_PORT, SENDER4, SENDER6,
     STRICT_DEVICE, THROTTLE4, THROTTLE6, cgroup_set,
 };
+use crate::netlink::text_of;
 use crate::target::Target;
 use sekisho_schema::{Measure, Scope, Transport};
 use std::fmt;

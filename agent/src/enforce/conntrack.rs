@@ -1,10 +1,10 @@
 //! Entries of the kernel's connection tracking that belong to a cut: deleted, so that no rule of the site, no
 //! NAT and no offload keeps them alive.
 
-use super::netlink::{
+use super::plan::{Plan, is_cut};
+use crate::netlink::{
     ACK, Answer, Channel, NetlinkError, REQUEST, Writer, attribute, big_endian, whole_attributes,
 };
-use super::plan::{Plan, is_cut};
 use sekisho_schema::{Scope, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -1,7 +1,7 @@
 //! Every change of rules and devices as the kernel tells it, with who made it.
 
-use super::netlink::{NetlinkError, answers, attribute, big_endian, text_of};
 use super::owner::is_ours;
+use crate::netlink::{NetlinkError, answers, attribute, big_endian, text_of};
 use netlink_sys::Socket;
 use std::io;
 use std::time::Duration;
@@ -150,8 +150,8 @@ fn who(body: &[u8]) -> Option<String> {
 
 /// `struct ifinfomsg` and `IFLA_IFNAME`.
 fn read_link(body: &[u8], present: bool) -> Option<Change> {
-    let index = super::netlink::u32_at(body, 4)?;
-    let flags = super::netlink::u32_at(body, 8)?;
+    let index = crate::netlink::u32_at(body, 4)?;
+    let flags = crate::netlink::u32_at(body, 8)?;
     let name = attribute(body.get(16..)?, 3).map(text_of)?;
     Some(Change::Link { index, name, present, loopback: flags & LOOPBACK != 0 })
 }

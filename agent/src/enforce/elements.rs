@@ -5,13 +5,13 @@ pub(super) use super::cell::{INET, IPV4, IPV6, NETDEV};
 use super::expression::{self, Tally};
 use super::gates::Gate;
 use super::hooks::{ANY_FAMILY, GET_CHAIN, GET_RULE, Hook, Posture, changed_meanwhile};
-use super::netlink::{
-    CREATE, Channel, EXCLUSIVE, NetlinkError, Open, REQUEST, Writer, attribute, attributes,
-    big_endian, text_of,
-};
 use super::skeleton::{
     ALLOWANCE_TABLE, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR, CUT_DEST4, CUT_DEST6, DEVICE_PREFIX,
     DISGUISED, GATE_PREFIX, KNOWN, MEASURES, PORTS, SENDERS, SPENT, TABLE, WORKLOAD,
+};
+use crate::netlink::{
+    CREATE, Channel, EXCLUSIVE, NetlinkError, Open, REQUEST, Writer, attribute, attributes,
+    big_endian, text_of,
 };
 use sekisho_schema::{Measure, Scope};
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! them says so: an element with a limit is found only by packets above it.
 
 use super::elements::Count;
-use super::netlink::{Writer, attribute, attributes, big_endian, text_of};
+use crate::netlink::{Writer, attribute, attributes, big_endian, text_of};
 use sekisho_schema::Measure;
 
 /// `NFTA_SET_ELEM_EXPR` and `NFTA_SET_ELEM_EXPRESSIONS` (linux/netfilter/nf_tables.h; so are the next): one, or a list.

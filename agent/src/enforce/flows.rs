@@ -3,8 +3,8 @@
 //! A dropped packet says nothing to the program that sent it; ending its socket does, and the peer
 //! hears nothing because the reset is dropped too. Sockets of other namespaces are not reached.
 
-use super::netlink::{ACK, Answer, Channel, NetlinkError, REQUEST, Writer, attributes, u32_at};
 use super::plan::{Plan, is_cut};
+use crate::netlink::{ACK, Answer, Channel, NetlinkError, REQUEST, Writer, attributes, u32_at};
 use sekisho_schema::{Scope, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

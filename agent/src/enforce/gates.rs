@@ -8,11 +8,11 @@
 use super::cell::{BRIDGE, Cell, INET, Kind, NETDEV};
 use super::elements::{BATCH, Elements, nft};
 use super::expression::{each, one};
-use super::netlink::{CREATE, NetlinkError, Open, REQUEST, Writer, attribute, text_of, u32_at};
 use super::skeleton::{
     GATE_PREFIX, LISTENING, MEASURES, SENDER_MAC, SENDERS, SENT, TABLE, WORKLOAD, cgroup_set,
     device_chain,
 };
+use crate::netlink::{CREATE, NetlinkError, Open, REQUEST, Writer, attribute, text_of, u32_at};
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -4,10 +4,10 @@
 //! chains go when the sets are empty, and the commit that holds something again brings them back, in itself.
 
 use super::elements::{BATCH, Elements, GET_ELEMENT, INET, NETDEV, nft};
-use super::netlink::{
+use super::skeleton::{BY_PORT, DEVICE_PREFIX, OUTPUT, PORTS, POSTROUTING, PRIORITY_KNOWN, TABLE};
+use crate::netlink::{
     ACK, CREATE, Channel, NetlinkError, REQUEST, Writer, attribute, attributes, text_of,
 };
-use super::skeleton::{BY_PORT, DEVICE_PREFIX, OUTPUT, PORTS, POSTROUTING, PRIORITY_KNOWN, TABLE};
 
 const NEW_CHAIN: u16 = nft(3);
 pub(super) const GET_CHAIN: u16 = nft(4);
@@ -207,7 +207,7 @@ impl Elements {
         &mut self,
         first: u32,
         generation: Option<[u8; 4]>,
-    ) -> super::netlink::Open {
+    ) -> crate::netlink::Open {
         // nfgenmsg: family, version 0, resource id in network order: the subsystem.
         let begin = self.writer.message(BATCH[0], REQUEST, first, &[0, 0, 0, 10]);
         if let Some(generation) = generation {

@@ -5,11 +5,11 @@
 
 use super::elements::{BATCH, DELETE_ELEMENT, GET_ELEMENT, IPV4, IPV6, NEW_ELEMENT};
 use super::hooks::{has_ports, rest_ports, write_ports};
-use super::netlink::{
-    ACK, CREATE, Channel, NetlinkError, Open, REQUEST, Writer, attribute, attributes,
-};
 use super::skeleton::{KNOWN4, KNOWN4_PORT, KNOWN6, KNOWN6_PORT, TABLE};
 use super::{Count, Counters};
+use crate::netlink::{
+    ACK, CREATE, Channel, NetlinkError, Open, REQUEST, Writer, attribute, attributes,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 

@@ -4,8 +4,8 @@
 //! has a time-out: the kernel holds none for a device, so that whoever takes one down raises it at the lease's
 //! end, also after a crash (the name and what was up have to be written down before).
 
-use super::netlink::{ACK, Channel, NetlinkError, REQUEST, Writer, attribute, text_of, u32_at};
 use super::plan::{Plan, Refusal};
+use crate::netlink::{ACK, Channel, NetlinkError, REQUEST, Writer, attribute, text_of, u32_at};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// `RTM_NEWLINK`, `RTM_GETLINK` (linux/rtnetlink.h).

@@ -6,13 +6,13 @@ use super::elements::{BATCH, nft};
 use super::executor;
 use super::hooks::Hook;
 use super::known::{Key, KnownWriter};
-use super::netlink::{
-    CREATE, Channel, NetlinkError, REQUEST, Writer, attribute, big_endian, text_of,
-};
 use super::plan::Plan;
 use super::skeleton::{TABLE, skeleton, to_json};
 use super::transplant::{Ruleset, TransplantError};
 use super::{Elements, Enforcer, OpenEnforcerError};
+use crate::netlink::{
+    CREATE, Channel, NetlinkError, REQUEST, Writer, attribute, big_endian, text_of,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Binding the kernel's packet log (NFLOG): it needs CAP_NET_ADMIN, reading it does not.
 
-use super::netlink::{ACK, Channel, NetlinkError, REQUEST, Writer};
+use crate::netlink::{ACK, Channel, NetlinkError, REQUEST, Writer};
 use netlink_sys::Socket;
 
 /// `NFULNL_MSG_CONFIG` (`linux/netfilter/nfnetlink_log.h`), within subsystem 4 of nfnetlink.

@@ -7,12 +7,12 @@
 use super::RunNftError;
 use super::elements::{BATCH, NEW_ELEMENT, nft};
 use super::executor;
-use super::netlink::{
+use super::owner::{Flags, Place, is_ours};
+use super::skeleton::GATE_PREFIX;
+use crate::netlink::{
     CREATE, Channel, NetlinkError, Open, REQUEST, Writer, attribute, attributes, text_of,
     whole_attributes,
 };
-use super::owner::{Flags, Place, is_ours};
-use super::skeleton::GATE_PREFIX;
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -430,12 +430,12 @@ fn order(element: &[u8]) -> (Vec<u8>, bool) {
     let body = element.get(4..).unwrap_or_default();
     let key = attribute(body, 1).and_then(|key| attribute(key, 1)).unwrap_or_default();
     // NFT_SET_ELEM_INTERVAL_END
-    let end = attribute(body, 3).is_some_and(|flags| super::netlink::big_endian(flags) & 1 != 0);
+    let end = attribute(body, 3).is_some_and(|flags| crate::netlink::big_endian(flags) & 1 != 0);
     (key.to_vec(), !end)
 }
 
 fn flags_of(set: &[u8]) -> u64 {
-    attribute(set, 3).map_or(0, super::netlink::big_endian)
+    attribute(set, 3).map_or(0, crate::netlink::big_endian)
 }
 
 /// The name by which the kernel gives an anonymous set the next free one.

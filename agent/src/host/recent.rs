@@ -4,7 +4,8 @@
 //! and user namespace, and CAP_NET_ADMIN before Linux 6.6). What the report does not say is read from procfs
 //! right away, before the process can end.
 
-use crate::target::netlink::{Heard, Message, message, u32_at};
+use crate::netlink::{Answer, Writer, answers, u32_at};
+use crate::target::netlink::Heard;
 use crate::target::{AskKernelError, path_in, processes};
 use netlink_sys::{Socket, SocketAddr};
 use std::collections::{BTreeMap, VecDeque};
@@ -192,13 +193,13 @@ impl Reporter {
             }
         };
         let bytes = self.buffer.get(..length).unwrap_or_default();
-        for report in crate::target::netlink::messages(bytes) {
+        for report in answers(bytes) {
             self.take(report);
         }
         Ok(Heard::All)
     }
 
-    fn take(&self, report: Message<'_>) {
+    fn take(&self, report: Answer<'_>) {
         let Some((kind, [first, second, third, fourth])) = parse(report.body) else { return };
         match kind {
             // A thread of a process shares its number: only the first thread counts.
@@ -244,7 +245,10 @@ fn order(socket: &Socket, operation: u32) -> io::Result<()> {
         body.extend_from_slice(&half.to_ne_bytes());
     }
     body.extend_from_slice(&operation.to_ne_bytes());
-    socket.send_to(&message(DONE, 0, 0, &body), &SocketAddr::new(0, 0), 0).map(|_| ())
+    let mut writer = Writer::default();
+    let message = writer.message(DONE, 0, 0, &body);
+    writer.end_message(&message);
+    socket.send_to(writer.as_bytes(), &SocketAddr::new(0, 0), 0).map(|_| ())
 }
 
 /// Kind of a report and its four numbers: for a fork parent's thread and process, then the child's; else the process's first.

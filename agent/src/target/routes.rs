@@ -1,8 +1,7 @@
 //! Links, addresses, neighbours, forwarding entries and routes of a network namespace, as the kernel lists them.
 
-use super::netlink::{
-    AskKernelError, Channel, Message, attribute, attributes, push_attribute, u16_at, u32_at,
-};
+use super::netlink::{AskKernelError, Channel};
+use crate::netlink::{Answer, Writer, attribute_behind, attributes, u16_at, u32_at};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -86,7 +85,8 @@ impl Routes {
     pub(super) fn addresses(&mut self) -> Result<Vec<(u32, IpAddr)>, AskKernelError> {
         self.0.table(GET_ADDRESS, &[0; 8], |message| {
             // IFA_LOCAL is 2 and, on a wire between two ends, the own one; IFA_ADDRESS is 1.
-            let value = attribute(message.body, 8, 2).or_else(|| attribute(message.body, 8, 1))?;
+            let value = attribute_behind(message.body, 8, 2)
+                .or_else(|| attribute_behind(message.body, 8, 1))?;
             Some((u32_at(message.body, 4)?, address(value)?))
         })
     }
@@ -129,18 +129,18 @@ impl Routes {
     /// How an address is reached; `None` when it is this host's own, everybody's, or nowhere.
     pub(super) fn way(&mut self, to: IpAddr) -> Result<Option<Way>, AskKernelError> {
         let (family, bits) = if to.is_ipv4() { (INET, 32) } else { (INET6, 128) };
-        let mut body = head::<12>(family).to_vec();
-        if let Some(length) = body.get_mut(1) {
-            *length = bits;
-        }
+        let mut head = head::<12>(family);
+        head[1] = bits;
+        let mut body = Writer::default();
+        body.copy(&head);
         match to {
-            IpAddr::V4(to) => push_attribute(&mut body, 1, &to.octets()),
-            IpAddr::V6(to) => push_attribute(&mut body, 1, &to.octets()),
+            IpAddr::V4(to) => body.attribute(1, &to.octets()),
+            IpAddr::V6(to) => body.attribute(1, &to.octets()),
         }
-        let way = self.0.one(GET_ROUTE, &body, |message| {
+        let way = self.0.one(GET_ROUTE, body.as_bytes(), |message| {
             Some((*message.body.get(7)? == UNICAST).then(|| Way {
-                device: attribute(message.body, 12, 4).and_then(|value| u32_at(value, 0)),
-                gateway: attribute(message.body, 12, 5).and_then(address),
+                device: attribute_behind(message.body, 12, 4).and_then(|value| u32_at(value, 0)),
+                gateway: attribute_behind(message.body, 12, 5).and_then(address),
             }))
         });
         match way {
@@ -152,10 +152,11 @@ impl Routes {
 
     /// The number under which this namespace knows that of a process; `None` when it has none.
     pub(super) fn number_of(&mut self, pid: u32) -> Result<Option<i32>, AskKernelError> {
-        let mut body = vec![0; 4];
-        push_attribute(&mut body, 2, &pid.to_ne_bytes());
-        let number = self.0.one(GET_NAMESPACE, &body, |message| {
-            attribute(message.body, 4, 1).and_then(|value| u32_at(value, 0))
+        let mut body = Writer::default();
+        body.copy(&[0; 4]);
+        body.attribute(2, &pid.to_ne_bytes());
+        let number = self.0.one(GET_NAMESPACE, body.as_bytes(), |message| {
+            attribute_behind(message.body, 4, 1).and_then(|value| u32_at(value, 0))
         })?;
         Ok(number.map(u32::cast_signed).filter(|number| *number >= 0))
     }
@@ -189,12 +190,14 @@ fn text(value: &[u8]) -> String {
 
 /// `struct ifinfomsg` (16 bytes) and its attributes.
 pub(super) fn read_link(body: &[u8]) -> Option<Link> {
-    let number = |kind| attribute(body, 16, kind).and_then(|value| u32_at(value, 0));
+    let number = |kind| attribute_behind(body, 16, kind).and_then(|value| u32_at(value, 0));
     Some(Link {
         index: u32_at(body, 4)?,
-        name: text(attribute(body, 16, 3)?),
-        kind: attribute(body, 16, 18).and_then(|info| attribute(info, 0, 1)).map(text),
-        mac: attribute(body, 16, 1).and_then(|value| value.try_into().ok()),
+        name: text(attribute_behind(body, 16, 3)?),
+        kind: attribute_behind(body, 16, 18)
+            .and_then(|info| attribute_behind(info, 0, 1))
+            .map(text),
+        mac: attribute_behind(body, 16, 1).and_then(|value| value.try_into().ok()),
         lower: number(5).filter(|lower| *lower != 0),
         lower_namespace: number(37).map(u32::cast_signed),
         master: number(10),
@@ -203,7 +206,7 @@ pub(super) fn read_link(body: &[u8]) -> Option<Link> {
 }
 
 /// `struct ndmsg` (12 bytes) and its attributes; `None` for entries that name no neighbour.
-pub(super) fn read_neighbour(message: Message<'_>) -> Option<Neighbour> {
+pub(super) fn read_neighbour(message: Answer<'_>) -> Option<Neighbour> {
     let body = message.body;
     let is_forwarding = *body.first()? == BRIDGE;
     let state = u16_at(body, 8)?;
@@ -213,9 +216,13 @@ pub(super) fn read_neighbour(message: Message<'_>) -> Option<Neighbour> {
     }
     Some(Neighbour {
         device: u32_at(body, 4)?,
-        address: if is_forwarding { None } else { Some(attribute(body, 12, 1).and_then(address)?) },
+        address: if is_forwarding {
+            None
+        } else {
+            Some(attribute_behind(body, 12, 1).and_then(address)?)
+        },
         // Multicast entries of a bridge name no host: the lowest bit of the first byte is set.
-        mac: attribute(body, 12, 2)
+        mac: attribute_behind(body, 12, 2)
             .and_then(|value| value.try_into().ok())
             .filter(|mac: &[u8; 6]| mac.first().is_some_and(|first| first & 1 == 0))
             .filter(|mac| *mac != [0; 6])?,
@@ -235,9 +242,9 @@ fn gateways(body: &[u8]) -> Vec<IpAddr> {
                 // `struct rtnexthop`: length, flags, weight, device; eight bytes, then attributes.
                 while let Some(length) = u16_at(hops, 0).map(usize::from).filter(|l| *l >= 8) {
                     let hop = hops.get(8..length).unwrap_or_default();
-                    found.extend(attribute(hop, 0, 5).and_then(address));
+                    found.extend(attribute_behind(hop, 0, 5).and_then(address));
                     found.extend(
-                        attribute(hop, 0, 18).and_then(|via| via.get(2..)).and_then(address),
+                        attribute_behind(hop, 0, 18).and_then(|via| via.get(2..)).and_then(address),
                     );
                     hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
                 }
@@ -301,15 +308,19 @@ mod tests {
 
     #[test]
     fn every_router_of_a_route_is_named() {
-        let mut hop = vec![0; 8];
-        push_attribute(&mut hop, 5, &[10, 0, 0, 2]);
+        let mut hop = Writer::default();
+        hop.copy(&[0; 8]);
+        hop.attribute(5, &[10, 0, 0, 2]);
+        let mut hop = hop.as_bytes().to_vec();
         let length = u16::try_from(hop.len()).unwrap().to_ne_bytes();
         hop[..2].copy_from_slice(&length);
-        let mut body = vec![0; 12];
-        push_attribute(&mut body, 5, &[10, 0, 0, 1]);
-        push_attribute(&mut body, 9, &hop);
-        push_attribute(&mut body, 18, &[2, 0, 10, 0, 0, 3]);
-        let routers: Vec<String> = gateways(&body).iter().map(ToString::to_string).collect();
+        let mut body = Writer::default();
+        body.copy(&[0; 12]);
+        body.attribute(5, &[10, 0, 0, 1]);
+        body.attribute(9, &hop);
+        body.attribute(18, &[2, 0, 10, 0, 0, 3]);
+        let body = body.as_bytes();
+        let routers: Vec<String> = gateways(body).iter().map(ToString::to_string).collect();
         assert_eq!(routers, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         assert!(gateways(&body[..30]).len() <= 2);
     }

@@ -1,6 +1,7 @@
 //! Sockets of the network namespace in which it is asked, by socket diagnosis; read only.
 
-use super::netlink::{AskKernelError, Channel, Message, attribute, u32_at};
+use super::netlink::{AskKernelError, Channel};
+use crate::netlink::{Answer, attribute_behind, u32_at};
 use sekisho_schema::Transport;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -118,7 +119,7 @@ fn id(local: SocketAddr, remote: SocketAddr) -> [u8; ID_BYTES] {
 }
 
 /// `struct inet_diag_msg`: family, state, timer, retransmissions, identity, expiry, queues, uid, inode; then attributes.
-fn read(transport: Transport, message: Message<'_>) -> Option<Socket> {
+fn read(transport: Transport, message: Answer<'_>) -> Option<Socket> {
     let body = message.body;
     let family = *body.first()?;
     let id: [u8; ID_BYTES] = body.get(4..4 + ID_BYTES)?.try_into().ok()?;
@@ -136,7 +137,7 @@ fn read(transport: Transport, message: Message<'_>) -> Option<Socket> {
         local: SocketAddr::new(address(4)?, port(0)?),
         remote: SocketAddr::new(address(20)?, port(2)?),
         inode: u32_at(body, 68)?,
-        cgroup: attribute(body, MESSAGE_BYTES, CGROUP_ID)
+        cgroup: attribute_behind(body, MESSAGE_BYTES, CGROUP_ID)
             .and_then(|value| value.try_into().ok())
             .map(u64::from_ne_bytes),
         listens: transport == Transport::Tcp && body.get(1) == Some(&LISTEN_STATE),

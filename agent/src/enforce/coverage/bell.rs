@@ -1,6 +1,6 @@
 //! Rings when devices, filters or named network namespaces change.
 
-use super::super::netlink::NetlinkError;
+use crate::netlink::NetlinkError;
 use netlink_sys::Socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;

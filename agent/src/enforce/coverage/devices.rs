@@ -1,7 +1,7 @@
 //! Devices: programs on them, tunnels, and those without an egress hook of ours.
 
-use super::super::netlink::{Channel, NetlinkError, attribute, text_of, u16_at, u32_at};
 use super::Look;
+use crate::netlink::{Channel, NetlinkError, attribute, text_of, u16_at, u32_at};
 
 /// `RTM_GETLINK` (linux/rtnetlink.h).
 const GET_LINK: u16 = 18;

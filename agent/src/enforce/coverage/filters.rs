@@ -1,7 +1,7 @@
 //! Filters of traffic control that send packets elsewhere: mirred actions and BPF programs.
 
-use super::super::netlink::{Channel, NetlinkError, attribute, attributes, text_of, u32_at};
 use super::devices::Device;
+use crate::netlink::{Channel, NetlinkError, attribute, attributes, text_of, u32_at};
 use std::collections::BTreeSet;
 
 /// `RTM_GETQDISC` and `RTM_GETTFILTER` (linux/rtnetlink.h).
@@ -133,8 +133,8 @@ fn read(kind: &str, options: &[u8]) -> Vec<Deed> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::netlink::Writer;
     use super::*;
+    use crate::netlink::Writer;
 
     fn matchall(eaction: u32) -> Vec<u8> {
         let mut writer = Writer::default();

@@ -1,7 +1,7 @@
 //! Flowtables: forwarded flows that meet no rule once they are in one.
 
 use super::super::elements::nft;
-use super::super::netlink::{Channel, NetlinkError, attribute, text_of};
+use crate::netlink::{Channel, NetlinkError, attribute, text_of};
 
 /// `NFT_MSG_GETFLOWTABLE` (linux/netfilter/nf_tables.h).
 const GET_FLOWTABLE: u16 = nft(23);
@@ -34,8 +34,8 @@ fn read(body: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::netlink::Writer;
     use super::*;
+    use crate::netlink::Writer;
 
     #[test]
     fn a_flowtable_is_named_by_family_table_and_name() {

@@ -28,7 +28,7 @@ const NESTED: u16 = 0x8000;
 /// The kernel handles a request within the call to send; a second without an answer means it was lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The kernel fills at most 32 KiB per message of a dump (`NLMSG_GOODSIZE`, netlink_dump).
-const RECEIVE_BYTES: usize = 64 * 1024;
+pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 /// Receive buffer asked for: acknowledgements of a large batch arrive all at once.
 const RECEIVE_QUEUE_BYTES: usize = 4 << 20;
 /// Send buffer asked for: a batch goes in one piece.
@@ -234,6 +234,11 @@ pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
+/// The first attribute of a kind behind a fixed part of `skip` bytes.
+pub(crate) fn attribute_behind(body: &[u8], skip: usize, kind: u16) -> Option<&[u8]> {
+    attribute(body.get(skip..)?, kind)
+}
+
 /// A string attribute without its final zero.
 pub(crate) fn text_of(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
@@ -245,11 +250,11 @@ pub(crate) fn big_endian(value: &[u8]) -> u64 {
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+    bytes.get(at..at.checked_add(2)?)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// The error number and text of an error message; zero acknowledges.
