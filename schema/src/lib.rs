@@ -6,6 +6,7 @@
 //! The crate does no I/O and reads no clock.
 
 pub mod containment;
+pub mod episode;
 pub mod event;
 pub mod finding;
 pub mod intel;
