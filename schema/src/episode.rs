@@ -343,6 +343,64 @@ impl fmt::Display for EpisodeKey {
     }
 }
 
+/// What is odd about an episode's protocol, each free to see in the first payload or in DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Oddity {
+    /// The first payload looks like random bytes.
+    EncryptedFirstPayload,
+    /// HTTP to a bare address.
+    HttpToAddress,
+    /// A workload's program that was never seen before.
+    NewProcess,
+    /// No name was asked for.
+    NoName,
+    /// TLS without a server name.
+    NoServerName,
+    /// Something else than TLS on port 443.
+    NotTls443,
+    /// A certificate that nobody else signed.
+    SelfSigned,
+}
+
+impl Oddity {
+    /// Every oddity.
+    pub const ALL: [Self; 7] = [
+        Self::EncryptedFirstPayload,
+        Self::HttpToAddress,
+        Self::NewProcess,
+        Self::NoName,
+        Self::NoServerName,
+        Self::NotTls443,
+        Self::SelfSigned,
+    ];
+
+    /// The term of the sum that it enters: of those of one term only the strongest counts.
+    #[must_use]
+    pub const fn term(self) -> &'static str {
+        match self {
+            Self::HttpToAddress | Self::NoName | Self::NoServerName => "name",
+            Self::EncryptedFirstPayload | Self::NotTls443 => "crypto",
+            Self::SelfSigned => "certificate",
+            Self::NewProcess => "process",
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::EncryptedFirstPayload => "its first payload looks like random bytes",
+            Self::HttpToAddress => "it speaks HTTP to a bare address",
+            Self::NewProcess => "its program was never seen before",
+            Self::NoName => "no name was asked for",
+            Self::NoServerName => "its TLS names no server",
+            Self::NotTls443 => "it speaks something else than TLS on port 443",
+            Self::SelfSigned => "the certificate is self-signed",
+        }
+    }
+}
+
 /// Names of inputs, so that a score can be recomputed from its record alone.
 pub mod input {
     /// log10 of each of the six bets of the rhythm, at their highest together.

@@ -5,6 +5,9 @@
 //! finding), policy, rule packs, orders, and the seals that give them authority.
 //! The crate does no I/O and reads no clock.
 
+pub mod baseline;
+pub mod calendar;
+pub mod certificate;
 pub mod containment;
 pub mod episode;
 pub mod event;
