@@ -17,6 +17,7 @@ pub mod net;
 pub mod order;
 pub mod pack;
 pub mod policy;
+pub mod ruling;
 pub mod sealed;
 pub mod time;
 
