@@ -493,6 +493,8 @@ impl<'de> Deserialize<'de> for ScoreInputs {
                     }
                     inputs.push((known, value));
                 }
+                // A map may have been written in any order.
+                inputs.sort_by_key(|(name, _)| input::all().position(|known| known == *name));
                 Ok(ScoreInputs(inputs))
             }
         }

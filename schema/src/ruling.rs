@@ -130,8 +130,7 @@ mod tests {
                 channel: Channel::Allowance,
                 score: 21e6,
                 at: Timestamp::EPOCH,
-                // Evidence is a map: its names are in order.
-                inputs: ScoreInputs(vec![(input::DOWN, 1e6), (input::UP, 22e6)]),
+                inputs: ScoreInputs(vec![(input::UP, 22e6), (input::DOWN, 1e6)]),
             },
             reached: Tier::CutDestination,
             tier: Tier::Hold,
