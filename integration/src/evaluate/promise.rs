@@ -74,7 +74,6 @@ fn weeks(draw: &mut Draw, size: Size, with_peers: bool) -> BTreeMap<Role, Half> 
 /// False actions of a tier in some weeks, by channel, an event each.
 fn false_actions(certificate: &Certificate, tier: Tier, test: &Weeks) -> BTreeMap<Channel, usize> {
     let mut counted = BTreeMap::new();
-    let mut events = 0;
     let days = test.host_days();
     let all = test
         .episodes
@@ -85,10 +84,8 @@ fn false_actions(certificate: &Certificate, tier: Tier, test: &Weeks) -> BTreeMa
         // An episode is acted on once, whatever the number of channels that ask for it.
         if let Some(first) = crossings(certificate, tier, record, hosts).first() {
             *counted.entry(first.score.channel).or_default() += 1;
-            events += 1;
         }
     }
-    let _: usize = events;
     counted
 }
 
@@ -250,7 +247,7 @@ impl Comparison {
             });
             *self.host_weeks.entry(role).or_default() += then.weeks.host_weeks();
             let mut count =
-                |judge, events| *self.false_events.entry((role, judge)).or_default() += events;
+                |judge: usize, events: usize| *self.false_events.entry((role, judge)).or_default() += events;
             for (judge, tier) in tiers.into_iter().enumerate() {
                 count(judge, false_actions(&certificate, tier, &then.weeks).values().sum());
             }

@@ -42,7 +42,7 @@ impl Grid {
         let mut text = String::new();
         for row in rows() {
             text.push_str("   ");
-            for (cell, width) in row.iter().zip(&widths) {
+            for (cell, width) in row.iter().zip(widths.iter().copied()) {
                 let _ = write!(text, " {cell:<width$} ");
             }
             text.truncate(text.trim_end().len());

@@ -82,7 +82,7 @@ pub fn decide(counts: &[f64], out: &[f64], back: &[f64]) -> Told {
     let is_dense = full > (to - from) / 2;
     let low_count = is_dense && is_low(counts, 0.1);
     let is_periodic = low_count || covariance(counts, from, to) >= COVARIANCE;
-    let score = [is_periodic, low_out, low_back].map(u8::from).iter().sum();
+    let score: u8 = [is_periodic, low_out, low_back].map(u8::from).iter().sum();
     Told { score, is_beaconing: score > 0 }
 }
 
@@ -105,10 +105,9 @@ pub fn series(episode: &Episode) -> Vec<(f64, Told)> {
             out[bucket] += connection.up;
             back[bucket] += connection.down;
         }
-        for bucket in 0..BUCKETS {
-            let count = f64::max(counts[bucket], 1.0);
-            out[bucket] /= count;
-            back[bucket] /= count;
+        for ((count, out), back) in counts.iter().zip(&mut out).zip(&mut back) {
+            *out /= f64::max(*count, 1.0);
+            *back /= f64::max(*count, 1.0);
         }
         (now, decide(&counts, &out, &back))
     };
