@@ -503,7 +503,7 @@ fn describe(o: &Observation<'_>) -> String {
             let way = if flow.direction == Direction::Inbound { "Inbound" } else { "Outbound" };
             format!("started {:?} {way}{seen}{bound}", flow.route)
         }
-        ObservationKind::Volume { bytes_out } => format!("volume {bytes_out}"),
+        ObservationKind::Volume { bytes_out, .. } => format!("volume {bytes_out}"),
     }
 }
 

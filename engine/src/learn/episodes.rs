@@ -1,0 +1,762 @@
+//! The episodes of this host and of those behind it: who speaks to whom outside the baseline, and what
+//! each channel makes of it.
+//!
+//! Fed by what the flow stage tells of a flow (its start, its bursts, its volume, what was read in it), never
+//! by packets. Bounded: the least-seen keys give way, those half-way to a threshold never.
+
+mod episode;
+mod host;
+mod key;
+mod store;
+mod telling;
+
+pub use self::store::RestoreEpisodesError;
+pub use self::telling::{EpisodeSettings, Told, Unlocked, What};
+
+use self::episode::{Episode, mark};
+use self::host::Hosts;
+use self::key::{Asked, AskedAt, At, Key, Place};
+use self::telling::{Halves, Voice};
+use super::approved::Envelope;
+use super::dns::NameInformation;
+use super::icmp::EchoHour;
+use super::oddity::{Oddities, is_fully_encrypted};
+use super::space_saving::{Entered, SpaceSaving};
+use super::suffix;
+use super::sum::Calibration;
+use crate::flow::{FlowFacts, Observation, ObservationKind, Route, Toward};
+use crate::limits::Limits;
+use ipnet::IpNet;
+use sekisho_schema::episode::{Channel, DestinationKey, EpisodeKey, EpisodeScore, Service, Workload};
+use sekisho_schema::finding::Direction;
+use sekisho_schema::{FlowKey, Process, Timestamp, Transport};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+/// The port of TLS on the web.
+const HTTPS: u16 = 443;
+/// The port of DNS: what its messages carry is judged by their names.
+const DNS: u16 = 53;
+/// Flows whose oddities wait for their first burst.
+const ODD: usize = 1024;
+/// Payload within which a name may still come.
+const HELLO: u64 = 4096;
+/// The largest number of workloads told apart.
+const WORKLOADS: usize = 4096;
+/// Tables' keys by which the hashes of two rows of a sketch differ, and other seeds.
+const SEED: u64 = 0x1EA2_4E91_50DE_5EED;
+
+/// Whose address it is, by its autonomous system.
+pub trait AsnOf: Send + Sync {
+    /// The number of the autonomous system that announces an address; `None` when unknown.
+    fn asn(&self, address: IpAddr) -> Option<u32>;
+}
+
+/// How policy and baseline regard a flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Regard<'a> {
+    /// The inside host that speaks; `None` for the own host.
+    pub(crate) host: Option<IpAddr>,
+    /// The entry of policy that approves the destination.
+    pub(crate) object: Option<&'a str>,
+    /// Whether the destination is in the baseline.
+    pub(crate) is_known: bool,
+    /// Whether the baseline is still being learned.
+    pub(crate) is_learning: bool,
+}
+
+impl Regard<'_> {
+    /// Whether it is watched as an episode: what is learned enters no baseline unwatched.
+    const fn is_watched(&self) -> bool {
+        self.object.is_none() && (!self.is_known || self.is_learning)
+    }
+}
+
+/// Hosts of the inside that spoke to a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Adopters {
+    hosts: [u16; 3],
+    count: u8,
+    /// As many as the centre knows of.
+    fleet: u8,
+}
+super::keep::keep_fields!(Adopters { hosts, count, fleet });
+
+/// An episode that is over, with the highest score of each channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// What it was about.
+    pub key: EpisodeKey,
+    /// What was said of it.
+    pub scores: Vec<EpisodeScore>,
+    /// What it looked like at its highest, for a calibration.
+    pub features: super::sum::Features,
+}
+
+/// Every episode, and what belongs to whole hosts.
+pub struct Episodes {
+    settings: EpisodeSettings,
+    unlocked: Unlocked,
+    calibration: Option<Box<Calibration>>,
+    asn: Option<Box<dyn AsnOf>>,
+    seed: u64,
+    capacity: usize,
+    table: SpaceSaving<Key, Episode>,
+    envelopes: SpaceSaving<Key, Envelope>,
+    names: SpaceSaving<(u16, Asked), NameInformation>,
+    echoes: SpaceSaving<(u16, IpAddr), EchoHour>,
+    adopters: SpaceSaving<Key, Adopters>,
+    bound: SpaceSaving<(IpAddr, IpAddr), Box<str>>,
+    hosts: Hosts,
+    workloads: Vec<Workload>,
+    odd: BTreeMap<FlowKey, Oddities>,
+    /// The flow in which TLS began last, without a name so far.
+    tls: Option<FlowKey>,
+    /// A first burst that waits for the name.
+    waiting: Option<(FlowKey, Timestamp)>,
+    /// Episodes that are over and were not taken yet, and those that were lost for it.
+    finished: Vec<Finished>,
+    lost: u64,
+    /// Keys that gave way or were refused when the hour began, and whether that was told within it.
+    gone: (u64, bool),
+    told: Vec<Told>,
+}
+
+impl std::fmt::Debug for Episodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Episodes").field("keys", &self.table.len()).finish_non_exhaustive()
+    }
+}
+
+impl Episodes {
+    /// Makes an empty set of episodes within these bounds; the seed changes nothing of what is told.
+    #[must_use]
+    pub fn new(limits: &Limits, seed: u64) -> Self {
+        let seed = seed ^ SEED;
+        Self {
+            settings: EpisodeSettings::default(),
+            unlocked: Unlocked::default(),
+            calibration: None,
+            asn: None,
+            seed,
+            capacity: limits.episodes,
+            table: SpaceSaving::new(limits.episodes, seed, Key::hash),
+            envelopes: SpaceSaving::new(limits.envelopes, seed, Key::hash),
+            names: SpaceSaving::new(limits.asked_domains, seed, Asked::hash),
+            echoes: SpaceSaving::new(limits.echo_peers, seed, |state, key| state.hash_one(key)),
+            adopters: SpaceSaving::new(limits.episodes, seed, Key::hash),
+            bound: SpaceSaving::new(limits.named_peers, seed, |state, key| state.hash_one(key)),
+            hosts: Hosts::new(limits.learned_hosts),
+            workloads: vec![Workload::Host],
+            odd: BTreeMap::new(),
+            tls: None,
+            waiting: None,
+            finished: Vec::new(),
+            lost: 0,
+            gone: (0, false),
+            told: Vec::new(),
+        }
+    }
+
+    /// Goes by these constants from now on.
+    pub fn configure(&mut self, settings: EpisodeSettings) {
+        self.settings = settings;
+    }
+
+    /// The constants in force.
+    #[must_use]
+    pub const fn settings(&self) -> &EpisodeSettings {
+        &self.settings
+    }
+
+    /// Lets channels decide above these thresholds: what no certificate unlocks is only told.
+    pub fn unlock(&mut self, unlocked: Unlocked) {
+        self.unlocked = unlocked;
+    }
+
+    /// Compares with these benign episodes from now on.
+    pub fn calibrate(&mut self, calibration: Calibration) {
+        self.calibration = (!calibration.is_empty()).then(|| Box::new(calibration));
+    }
+
+    /// Knows addresses without a name by their autonomous system from now on.
+    pub fn know_networks(&mut self, asn: Box<dyn AsnOf>) {
+        self.asn = Some(asn);
+    }
+
+    /// Takes in at how many hosts of the whole group a destination was seen.
+    pub fn prevail(&mut self, destination: &DestinationKey, hosts: u8) {
+        let at = At { place: Place::of(destination), host: 0, service: None };
+        let hash = at.hash(self.adopters.hasher());
+        let make = || (at.own(), Adopters::default());
+        if let Some(entered) = self.adopters.enter(hash, |key| key.at() == at, make, |_| true) {
+            entered.value.fleet = hosts;
+        }
+    }
+
+    /// Keys that had to leave full tables, or found no place in them.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.table.evicted()
+            + self.table.refused()
+            + self.envelopes.evicted()
+            + self.envelopes.refused()
+            + self.names.evicted()
+            + self.names.refused()
+    }
+
+    /// Episodes that are watched.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether nothing is watched.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is to be told since the last time, in its order.
+    pub(crate) fn take_told(&mut self) -> std::vec::Drain<'_, Told> {
+        self.told.drain(..)
+    }
+
+    /// Whether there is anything to tell.
+    pub(crate) const fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// Episodes that are over since the last time, and how many more were lost because nobody took them.
+    pub fn take_finished(&mut self) -> (Vec<Finished>, u64) {
+        (std::mem::take(&mut self.finished), std::mem::take(&mut self.lost))
+    }
+
+    /// What each channel says of each episode at its highest.
+    pub fn scores(&self) -> impl Iterator<Item = (EpisodeKey, EpisodeScore)> + '_ {
+        let channels = [Channel::Rhythm, Channel::Persistence, Channel::Allowance, Channel::Sum];
+        let calibration = self.calibration.as_deref();
+        let episodes = self.table.slots().flat_map(move |slot| {
+            let scores = channels.map(|channel| slot.value.score(channel, calibration));
+            scores.into_iter().flatten().map(move |score| {
+                (named(&self.hosts, &self.workloads, slot.key.at(), slot.value.workload), score)
+            })
+        });
+        let envelopes = self.envelopes.slots().filter_map(|slot| {
+            let score = telling::approved(&slot.value)?;
+            Some((named(&self.hosts, &self.workloads, slot.key.at(), 0), score))
+        });
+        let names = self.names.slots().filter_map(|slot| {
+            let score = telling::dns(&slot.value)?;
+            Some((asked_key(&self.hosts, slot.key.0, slot.key.1.at()), score))
+        });
+        let hosts = self.hosts.all().filter_map(|host| {
+            Some((host_key(host.workload()), telling::host_budget(&host.day)?))
+        });
+        episodes.chain(envelopes).chain(names).chain(hosts)
+    }
+
+    /// Takes what was read in a flow that concerns neither its rhythm nor its volume.
+    pub(crate) fn note(&mut self, o: &Observation<'_>, host: impl FnOnce() -> Option<IpAddr>) {
+        let flow = &o.flow;
+        let is_ours = flow.route == Route::Egress && flow.direction == Direction::Outbound;
+        if !is_ours {
+            return;
+        }
+        match o.kind {
+            ObservationKind::Certificate(certificate) => {
+                let issuer = certificate.issuer();
+                if issuer.is_some() && issuer == certificate.subject() {
+                    self.find_odd(&flow.key, Oddities::SELF_SIGNED);
+                }
+            }
+            ObservationKind::Echo { toward: Toward::Remote, payload, .. } => {
+                self.echo(o, payload, host());
+            }
+            ObservationKind::Ended => {
+                self.odd.remove(&flow.key);
+                self.waiting = self.waiting.filter(|(waiting, _)| *waiting != flow.key);
+            }
+            ObservationKind::Head { toward: Toward::Remote, bytes } => self.head(flow, bytes),
+            ObservationKind::Hello(hello) => {
+                self.tls = self.tls.filter(|tls| *tls != flow.key);
+                if hello.sni().is_none() {
+                    self.find_odd(&flow.key, Oddities::NO_SNI);
+                }
+            }
+            ObservationKind::Name { name, .. } => {
+                self.tls = self.tls.filter(|tls| *tls != flow.key);
+                if flow.bound_name.is_none() {
+                    self.bind(flow, name);
+                }
+            }
+            ObservationKind::Request { toward: Toward::Remote, head } if !head.is_connect() => {
+                let host = head.field("host").and_then(|host| std::str::from_utf8(host).ok());
+                if host.is_none_or(is_bare_address) {
+                    self.find_odd(&flow.key, Oddities::HTTP_TO_ADDRESS);
+                }
+            }
+            ObservationKind::Started => {
+                let id = self.hosts.id(host());
+                let Some(host) = self.hosts.of(id) else { return };
+                let most = self.settings.fan_out;
+                if let Some(distinct) = host.fan.contact(o.at, flow.key.remote.ip())
+                    && distinct >= most * 4_f64.powi(i32::from(host.fan.told))
+                {
+                    host.fan.told += 1;
+                    let key = host_key(host.workload());
+                    self.told.push(Told::of_host(key, o.at, What::FanOut { distinct }));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Judges a client's first bytes.
+    fn head(&mut self, flow: &FlowFacts<'_>, bytes: &[u8]) {
+        let key = &flow.key;
+        if key.transport != Transport::Tcp || !flow.start_seen || key.remote.port() == DNS {
+            return;
+        }
+        let is_tls = matches!(bytes, [0x16, 3, ..]);
+        if is_tls {
+            self.tls = Some(*key);
+        } else if key.remote.port() == HTTPS {
+            self.find_odd(key, Oddities::NO_TLS_ON_443);
+        }
+        if is_fully_encrypted(bytes) {
+            self.find_odd(key, Oddities::FULLY_ENCRYPTED);
+        }
+    }
+
+    /// Keeps an oddity for the flow's next burst or volume.
+    fn find_odd(&mut self, flow: &FlowKey, oddity: Oddities) {
+        if self.odd.len() >= ODD && !self.odd.contains_key(flow) {
+            self.odd.pop_first();
+        }
+        let known = self.odd.entry(*flow).or_default();
+        *known = known.with(oddity);
+    }
+
+    /// Binds the name that a client said itself, for want of one that DNS gave.
+    fn bind(&mut self, flow: &FlowFacts<'_>, name: &str) {
+        let ends = (flow.key.local.ip(), flow.key.remote.ip());
+        let hash = self.bound.hasher().hash_one(ends);
+        let make = || (ends, name.into());
+        if let Some(entered) = self.bound.enter(hash, |known| *known == ends, make, |_| true)
+            && **entered.value != *name
+        {
+            *entered.value = name.into();
+        }
+    }
+
+    /// Takes a burst of payload toward the outside, in a flow that the inside began.
+    pub(crate) fn burst(&mut self, o: &Observation<'_>, regard: &Regard<'_>) {
+        if !regard.is_watched() {
+            return;
+        }
+        let key = o.flow.key;
+        self.settle(o, regard);
+        if self.tls == Some(key) && o.flow.bound_name.is_none() && o.flow.bytes_out <= HELLO {
+            // The rest of the hello will say whom it is for.
+            self.waiting = Some((key, o.at));
+            return;
+        }
+        self.contact(o, o.at, regard);
+    }
+
+    /// Counts a burst that waited for a name, now that there is one, or none will come.
+    fn settle(&mut self, o: &Observation<'_>, regard: &Regard<'_>) {
+        if let Some((_, at)) = self.waiting.filter(|(key, _)| *key == o.flow.key) {
+            self.waiting = None;
+            self.contact(o, at, regard);
+        }
+    }
+
+    fn contact(&mut self, o: &Observation<'_>, at: Timestamp, regard: &Regard<'_>) {
+        let host = self.hosts.id(regard.host);
+        let hosts = self.adopted(&o.flow, host);
+        let odd = self.odd.remove(&o.flow.key).unwrap_or_default();
+        let Some((episode, key, is_new, mut voice)) = self.episode(o, at, host, true) else {
+            return;
+        };
+        let is_named = matches!(key.place, Place::Domain(_));
+        let odd = if is_named { odd } else { odd.with(Oddities::NO_NAME) };
+        episode.oddities = episode.oddities.with(odd);
+        episode.hosts = episode.hosts.max(hosts);
+        if o.flow.bytes_in > 0 {
+            episode.mark(mark::ANSWERED);
+        }
+        let (window, is_new_hour) = episode.contact(at, voice.settings.rhythm);
+        if is_new && !regard.is_learning {
+            voice.first_seen(key, episode, at);
+        }
+        voice.contact(key, episode, at, window, is_new_hour || !odd.is_empty());
+    }
+
+    /// Takes payload in either direction of a flow that the inside began.
+    pub(crate) fn volume(
+        &mut self,
+        o: &Observation<'_>,
+        (up, down): (u64, u64),
+        regard: &Regard<'_>,
+    ) {
+        self.settle(o, regard);
+        let host = self.hosts.id(regard.host);
+        if (regard.object.is_some() || regard.is_known) && up > 0 {
+            self.usual(o, up, host, regard);
+        }
+        if !regard.is_watched() {
+            return;
+        }
+        let odd = self.odd.remove(&o.flow.key).unwrap_or_default();
+        let mut grown = up.saturating_sub(down);
+        if let Some((episode, key, _, mut voice)) = self.episode(o, o.at, host, false) {
+            episode.oddities = episode.oddities.with(odd);
+            if down > 0 {
+                episode.mark(mark::ANSWERED);
+            }
+            let before = episode.bytes.highest();
+            grown = episode.bytes.add(up, down) - before;
+            if grown > 0 {
+                voice.volume(key, episode, o.at);
+            }
+        }
+        self.host_bytes(o.at, host, regard.host, (grown, 0));
+        let Some(host) = self.hosts.of(host) else { return };
+        let least = self.settings.push_bytes;
+        if let Some(push) = host.staging.push(o.at, up)
+            && push.pushed >= least.saturating_mul(1 << (2 * u32::from(host.staging.told)).min(40))
+        {
+            host.staging.told = host.staging.told.saturating_add(1);
+            let key = host_key(host.workload());
+            self.told.push(Told::of_host(key, o.at, What::Push(push)));
+        }
+    }
+
+    /// Takes payload that an inside host answered to a stranger.
+    pub(crate) fn answered(&mut self, at: Timestamp, host: Option<IpAddr>, bytes: u64) {
+        let id = self.hosts.id(host);
+        self.host_bytes(at, id, host, (0, bytes));
+    }
+
+    /// Takes payload that came to an inside host from another.
+    pub(crate) fn pulled(&mut self, at: Timestamp, host: Option<IpAddr>, bytes: u64) {
+        let id = self.hosts.id(host);
+        if let Some(host) = self.hosts.of(id) {
+            host.staging.pull(at, bytes);
+        }
+    }
+
+    /// Takes a fall of free space on a volume of data of the own host within an hour.
+    pub fn space_fell(&mut self, at: Timestamp, bytes: u64) {
+        if let Some(host) = self.hosts.of(0) {
+            host.staging.space_fell(at, bytes);
+        }
+    }
+
+    fn host_bytes(
+        &mut self,
+        at: Timestamp,
+        id: u16,
+        address: Option<IpAddr>,
+        (net, answered): (u64, u64),
+    ) {
+        let Some(host) = self.hosts.of(id) else {
+            self.hosts.others(at, address, net.saturating_add(answered));
+            return;
+        };
+        host.day.add(at, net, answered);
+        if self.unlocked.is_locked(Channel::HostBudget) {
+            return;
+        }
+        if let Some(score) = telling::host_budget(&host.day)
+            && let Some(tier) = self.unlocked.tier(Channel::HostBudget, score.score)
+        {
+            let key = host_key(host.workload());
+            let told = Told::of_host(key, at, What::Channel);
+            self.told.push(Told { score: Some(score), tier: Some(tier), ..told });
+        }
+    }
+
+    /// The episode of a flow, made if it is new; `seen` says whether this is a contact.
+    fn episode<'a>(
+        &'a mut self,
+        o: &'a Observation<'_>,
+        at: Timestamp,
+        host: u16,
+        seen: bool,
+    ) -> Option<(&'a mut Episode, At<'a>, bool, Voice<'a>)> {
+        let Self { table, bound, asn, settings, unlocked, calibration, told, .. } = self;
+        let Self { hosts, workloads, finished, lost, capacity, gone, .. } = self;
+        let place = place_of(bound, asn.as_deref(), &o.flow);
+        let service = Service::new(o.flow.key.transport, o.flow.key.remote.port());
+        let key = At { place, host, service: Some(service) };
+        let calibration = calibration.as_deref();
+        let halves = Halves { settings, unlocked, calibration };
+        let hash = key.hash(table.hasher());
+        let before = table.evicted() + table.refused();
+        let is_flooded = !gone.1 && before - gone.0.min(before) >= flood_of(*capacity);
+        let mut voice = Voice { settings, unlocked, calibration, hosts, workloads, told };
+        if is_flooded {
+            gone.1 = true;
+            voice.flood(host, at, before - gone.0);
+        }
+        let is_it = |known: &Key| known.at() == key;
+        let (episode, is_new) = if !seen && table.find(hash, is_it).is_some() {
+            (table.find_mut(hash, is_it)?, false)
+        } else {
+            let make = || (key.own(), Episode::new(at, 0));
+            let entered = table.enter(hash, is_it, make, |value| !halves.protect(value))?;
+            (entered.value, entered.is_new)
+        };
+        if episode.is_over(at) {
+            let over = voice.finished(key, episode);
+            if finished.len() < *capacity {
+                finished.push(over);
+            } else {
+                *lost += 1;
+            }
+            let (workload, hosts) = (episode.workload, episode.hosts);
+            *episode = Episode::new(at, workload);
+            episode.hosts = hosts;
+        }
+        Some((episode, key, is_new, voice))
+    }
+
+    /// Upload to a destination that is usual.
+    fn usual(&mut self, o: &Observation<'_>, up: u64, host: u16, regard: &Regard<'_>) {
+        let Self { envelopes, bound, asn, settings, unlocked, calibration, told, .. } = self;
+        let Self { hosts, workloads, .. } = self;
+        let place = match regard.object {
+            Some(object) => Place::Object(object),
+            None => place_of(bound, asn.as_deref(), &o.flow),
+        };
+        let key = At { place, host, service: None };
+        let hash = key.hash(envelopes.hasher());
+        let half = unlocked.least(Channel::Approved).min(settings.approved_log10) / 2.0;
+        let may_go = |known: &Envelope| known.score().is_none_or(|score| score < half);
+        let make = || (key.own(), Envelope::new(o.at));
+        let Some(entered) = envelopes.enter(hash, |known| known.at() == key, make, may_go) else {
+            return;
+        };
+        if let Some(score) = entered.value.add(o.at, up) {
+            let calibration = calibration.as_deref();
+            let mut voice = Voice { settings, unlocked, calibration, hosts, workloads, told };
+            voice.usual(key, entered.value, score, o.at);
+        }
+    }
+
+    /// Hosts that were seen with a flow's destination; one, where this host alone is watched.
+    fn adopted(&mut self, flow: &FlowFacts<'_>, host: u16) -> u8 {
+        let Self { adopters, bound, asn, hosts, .. } = self;
+        if hosts.is_alone() && adopters.len() == 0 {
+            return 1;
+        }
+        let place = place_of(bound, asn.as_deref(), flow);
+        let at = At { place, host: 0, service: None };
+        let hash = at.hash(adopters.hasher());
+        let make = || (at.own(), Adopters::default());
+        let Some(entered) = adopters.enter(hash, |key| key.at() == at, make, |_| true) else {
+            return 1;
+        };
+        let Adopters { hosts, count, fleet } = entered.value;
+        let known = hosts.iter().take(usize::from(*count)).any(|known| *known == host);
+        if !known && let Some(place) = hosts.get_mut(usize::from(*count)) {
+            *place = host;
+            *count += 1;
+        }
+        (*count).max(*fleet).max(1)
+    }
+
+    /// Takes a question's name.
+    pub(crate) fn query(&mut self, o: &Observation<'_>, name: &str, host: Option<IpAddr>) {
+        // Names of addresses are made of addresses, which scanners ask for in numbers.
+        if name.ends_with(".arpa") {
+            return;
+        }
+        let parts = suffix::split(name);
+        let (asked, below) = if parts.is_known {
+            (AskedAt::Domain(parts.registered), parts.below)
+        } else {
+            (AskedAt::Resolver(o.flow.key.remote.ip()), name)
+        };
+        if below.is_empty() {
+            return;
+        }
+        let host = self.hosts.id(host);
+        let hash = self.names.hasher().hash_one((host, asked));
+        let half = self.unlocked.least(Channel::Dns).min(self.settings.dns_bytes) / 2.0;
+        let entered = self.names.enter(
+            hash,
+            |known| known.0 == host && known.1.at() == asked,
+            || ((host, asked.own()), NameInformation::default()),
+            |known| known.score() < half,
+        );
+        let Some(entered) = entered else { return };
+        let before = entered.value.score();
+        entered.value.ask(o.at, below);
+        let after = entered.value.score();
+        let tier = self.unlocked.tier(Channel::Dns, after);
+        // Told when it passes the threshold, and each time that it is four times what it was then.
+        let is_due = crosses(before, after, self.settings.dns_bytes);
+        if (is_due || tier.is_some())
+            && after > before
+            && let Some(score) = telling::dns(entered.value)
+        {
+            let key = asked_key(&self.hosts, host, asked);
+            let told = Told::of_host(key, o.at, What::Names);
+            self.told.push(Told { score: Some(score), tier, ..told });
+        }
+    }
+
+    fn echo(&mut self, o: &Observation<'_>, payload: &[u8], host: Option<IpAddr>) {
+        let host = self.hosts.id(host);
+        let peer = (host, o.flow.key.remote.ip());
+        let hash = self.echoes.hasher().hash_one(peer);
+        let make = || (peer, EchoHour::default());
+        let entered = self.echoes.enter(hash, |known| *known == peer, make, |_| true);
+        let Some(Entered { value: echoes, .. }) = entered else { return };
+        let bytes = echoes.echo(o.at, payload);
+        let most = self.settings.icmp_bytes;
+        if bytes >= most.saturating_mul(1 << (2 * u32::from(echoes.told)).min(40)) {
+            echoes.told = echoes.told.saturating_add(1);
+            let largest = echoes.largest();
+            let at = At { place: network(peer.1), host, service: None };
+            let key = named(&self.hosts, &self.workloads, at, 0);
+            let service = Service::new(o.flow.key.transport, 0);
+            let key = EpisodeKey { service, ..key };
+            self.told.push(Told::of_host(key, o.at, What::Echoes { bytes, largest }));
+        }
+    }
+
+    /// Takes in who owns a flow: the episode is that workload's from now on.
+    pub(crate) fn adopt_owner(
+        &mut self,
+        o: &FlowFacts<'_>,
+        process: &Process,
+        regard: &Regard<'_>,
+    ) {
+        let workload = match process {
+            Process { container: Some(container), .. } => Workload::Container(container.as_str().into()),
+            Process { unit: Some(unit), .. } => Workload::Unit(unit.as_str().into()),
+            Process { exe: Some(exe), .. } => Workload::Program(exe.as_str().into()),
+            _ => return,
+        };
+        let known = self.workloads.iter().position(|known| *known == workload);
+        let is_new = known.is_none();
+        let place = match known {
+            Some(place) => place,
+            None if self.workloads.len() < WORKLOADS => {
+                self.workloads.push(workload);
+                self.workloads.len() - 1
+            }
+            None => return,
+        };
+        let host = self.hosts.id(regard.host);
+        let Self { table, bound, asn, .. } = self;
+        let service = Service::new(o.key.transport, o.key.remote.port());
+        let key = At { place: place_of(bound, asn.as_deref(), o), host, service: Some(service) };
+        let hash = key.hash(table.hasher());
+        if let Some(episode) = table.find_mut(hash, |known| known.at() == key) {
+            episode.workload = u16::try_from(place).unwrap_or(0);
+            if is_new && !regard.is_learning {
+                episode.mark(mark::NEW_PROCESS);
+            }
+        }
+    }
+
+    /// An hour is over: what no longer is half-way to a threshold may go again, what is over goes first.
+    pub fn turn_hour(&mut self, at: Timestamp) {
+        self.table.reorder(|episode| {
+            let silent = at.since(episode.contact_at());
+            episode.is_over(at) && silent >= episode::LASTS
+        });
+        self.envelopes.reorder(|_| false);
+        self.names.reorder(|_| false);
+        self.gone = (self.table.evicted() + self.table.refused(), false);
+    }
+}
+
+/// Keys that give way within an hour, from which on it is a flood: a sixteenth of the table.
+const fn flood_of(capacity: usize) -> u64 {
+    (capacity / 16) as u64 + 16
+}
+
+/// Whether a number passes a threshold, or four, sixteen, ... times it.
+fn crosses(before: f64, after: f64, threshold: f64) -> bool {
+    let steps = |value: f64| if value < threshold { -1.0 } else { (value / threshold).log(4.0).floor() };
+    steps(after) > steps(before)
+}
+
+/// Whether what a Host field says is an address, with or without a port.
+fn is_bare_address(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
+        || host.parse::<std::net::SocketAddr>().is_ok()
+        || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+        || host.is_empty()
+}
+
+fn network(address: IpAddr) -> Place<'static> {
+    match DestinationKey::network_of(address) {
+        DestinationKey::Network(network) => Place::Network(network),
+        _ => Place::Network(IpNet::from(address)),
+    }
+}
+
+/// The most lasting name of a flow's destination: what DNS or the client itself called it, else its
+/// autonomous system, else its network.
+fn place_of<'a>(
+    bound: &'a SpaceSaving<(IpAddr, IpAddr), Box<str>>,
+    asn: Option<&dyn AsnOf>,
+    flow: &FlowFacts<'a>,
+) -> Place<'a> {
+    if let Some(name) = flow.bound_name {
+        return Place::Domain(suffix::registered_name(name));
+    }
+    let ends = (flow.key.local.ip(), flow.key.remote.ip());
+    let hash = bound.hasher().hash_one(ends);
+    if let Some(name) = bound.find(hash, |known| *known == ends) {
+        return Place::Domain(suffix::registered_name(name));
+    }
+    match asn.and_then(|asn| asn.asn(ends.1)) {
+        Some(number) => Place::Asn(number),
+        None => network(ends.1),
+    }
+}
+
+/// The key as reports tell of it.
+fn named(hosts: &Hosts, workloads: &[Workload], at: At<'_>, workload: u16) -> EpisodeKey {
+    let workload = match workload {
+        0 => hosts.workload(at.host),
+        place => workloads.get(usize::from(place)).cloned().unwrap_or(Workload::Host),
+    };
+    let service = at.service.unwrap_or(ANY_SERVICE);
+    EpisodeKey { workload, destination: at.place.own(), service }
+}
+
+/// Every service: IP protocol 0 is on no wire of IPv4.
+const ANY_SERVICE: Service = Service::new(Transport::Other(0), 0);
+
+/// The key of what concerns all destinations of a host.
+fn host_key(workload: Workload) -> EpisodeKey {
+    let everywhere = IpNet::V4(ipnet::Ipv4Net::default());
+    EpisodeKey { workload, destination: DestinationKey::Network(everywhere), service: ANY_SERVICE }
+}
+
+/// The key of what is asked for below a name.
+fn asked_key(hosts: &Hosts, host: u16, asked: AskedAt<'_>) -> EpisodeKey {
+    let destination = match asked {
+        AskedAt::Domain(name) => DestinationKey::Domain(name.into()),
+        AskedAt::Resolver(address) => DestinationKey::Network(IpNet::from(address)),
+    };
+    EpisodeKey {
+        workload: hosts.workload(host),
+        destination,
+        service: Service::new(Transport::Udp, DNS),
+    }
+}
+
+#[cfg(test)]
+mod tests;
