@@ -9,6 +9,7 @@ pub mod coverage;
 pub mod drift;
 pub mod episode;
 pub mod governor;
+pub mod recorder;
 pub mod replay;
 pub mod report;
 pub mod review;

@@ -217,6 +217,49 @@ mod tests {
         assert!((sum(&tails, &rhythmic) - 1001_f64.log10()).abs() < 0.01);
     }
 
+    /// The expected terms were computed by the Python prototype's class `Calib`.
+    #[test]
+    fn the_terms_are_those_of_the_prototype() {
+        let benign: Vec<Features> = (0..60_u32)
+            .map(|n| Features {
+                rhythm: f64::from(n % 7),
+                hours: f64::from(n % 11 + 1),
+                net: 10_f64.powf(f64::from(n) / 10.0),
+                hosts: f64::from(1 + n % 3),
+                oddities: [(n % 20 == 3, Oddity::NoName), (n % 25 == 4, Oddity::NewProcess)]
+                    .into_iter()
+                    .filter_map(|(is_there, oddity)| is_there.then_some(oddity))
+                    .collect(),
+            })
+            .collect();
+        let tails = measure(&benign);
+        let plugx = Features {
+            rhythm: 55.0,
+            hours: 9.0,
+            net: 3e9,
+            hosts: 1.0,
+            oddities: vec![
+                Oddity::NoName,
+                Oddity::NotTls443,
+                Oddity::EncryptedFirstPayload,
+                Oddity::NewProcess,
+            ],
+        };
+        let expected = [
+            1.785_329_835_010_767_1,
+            0.581_209_852_354_842_2,
+            2.783_970_063_232_589_4,
+            0.463_110_540_276_847_7,
+            1.183_269_843_682_804_6,
+            1.785_329_835_010_767_1,
+            0.0,
+            1.183_269_843_682_804_6,
+        ];
+        for ((name, found), expected) in terms(&tails, &plugx).0.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-9, "{name}: {found} {expected}");
+        }
+    }
+
     #[test]
     fn of_oddities_that_come_together_the_strongest_counts_alone() {
         let tails = benign();
