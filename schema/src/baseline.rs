@@ -488,7 +488,7 @@ impl RoleBaseline {
                 Some(_) => {}
             }
         }
-        lines.extend(old.keys().filter(|key| !new.contains_key(key)).map(|key| format!("- {key}")));
+        lines.extend(old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("- {key}")));
         let refused: BTreeSet<_> = self.refused.iter().map(RefusedEntry::key).collect();
         lines.extend(
             newer

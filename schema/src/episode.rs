@@ -224,6 +224,9 @@ impl FromStr for DestinationKey {
         if let Ok(network) = text.parse() {
             return Ok(Self::Network(network));
         }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::network_of(address));
+        }
         let is_name = !text.is_empty()
             && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b':' | b'/'));
         if is_name {
@@ -545,7 +548,7 @@ mod tests {
 
     #[test]
     fn an_address_without_a_name_stands_for_its_network() {
-        let of = |text: &str| DestinationKey::network_of(text.parse().unwrap()).to_string();
+        let of = |text: &str| text.parse::<DestinationKey>().unwrap().to_string();
         assert_eq!(of("203.0.113.77"), "203.0.113.0/24");
         assert_eq!(of("::ffff:203.0.113.77"), "203.0.113.0/24");
         assert_eq!(of("2001:db8:1:2::3"), "2001:db8:1::/48");
