@@ -17,7 +17,7 @@ use crate::detect::{Approvals, Detectors, Outlook, Signal};
 use crate::flow::{Observation, ObservationKind, Perimeter, Totals, Tracker};
 use crate::input::Input;
 use crate::judge::{Approved, Budget, Exemptions, Leaving, decide};
-use crate::learn::{Baseline, Destinations, Ended, FlowEnd};
+use crate::learn::{Baseline, Destinations, Ended, Episodes, FlowEnd};
 use crate::limits::Limits;
 use crate::output::{ContainOrder, Output};
 use crate::report::Recent;
@@ -58,6 +58,7 @@ pub struct Engine {
     rules: Rules,
     detectors: Detectors,
     learned: Destinations,
+    episodes: Episodes,
     budget: Budget,
     ledger: Ledger,
     leaks: Leaks,
@@ -121,6 +122,7 @@ impl Engine {
             rules: Rules::default(),
             detectors: Detectors::new(&limits, hash_seed),
             learned: Destinations::new(limits.destinations, hash_seed),
+            episodes: Episodes::new(&limits, hash_seed),
             budget: Budget::default(),
             ledger: Ledger::new(&host, limits.containments, limits.asked_owners),
             leaks: Leaks::default(),
@@ -266,6 +268,17 @@ impl Engine {
         self.learned.snapshot()
     }
 
+    /// The episodes: what is outside the baseline, and what each channel says of it.
+    #[must_use]
+    pub const fn episodes(&self) -> &Episodes {
+        &self.episodes
+    }
+
+    /// The same, to be restored, calibrated and unlocked, and to take those that are over.
+    pub const fn episodes_mut(&mut self) -> &mut Episodes {
+        &mut self.episodes
+    }
+
     /// What the flow stage counted.
     #[must_use]
     pub const fn totals(&self) -> &Totals {
@@ -360,7 +373,7 @@ impl Engine {
 
     /// Runs a step of the flow stage, shows its observations to the detectors, judges their signals.
     fn observe(&mut self, step: Step<'_>) {
-        let Self { tracker, detectors, learned, signals, ended, approved, .. } = self;
+        let Self { tracker, detectors, learned, episodes, signals, ended, approved, .. } = self;
         let outlook = Outlook {
             indicators: &self.rules.indicators,
             policy: &self.policy,
@@ -379,7 +392,7 @@ impl Engine {
             {
                 approved.note(name, address, o.at, most_approved);
             }
-            detectors.observe(o, &outlook, learned, signals)
+            detectors.observe(o, &outlook, (learned, episodes), signals)
         };
         match step {
             Step::Deadline(due) => tracker.handle_timeout(due, &mut observer),
@@ -416,6 +429,7 @@ impl Engine {
 
     fn report_hour(&mut self, at: Timestamp) {
         self.review_approved();
+        self.episodes.turn_hour(at);
         if decide::keeps_learning(self.policy.mode) {
             let state = self.learned.state(at, self.policy.allowance.learn_for);
             self.record(at, Body::Baseline(state));
@@ -434,6 +448,7 @@ impl Engine {
             ("approved-addresses", self.approved.evicted()),
             ("contacts", self.detectors.evicted()),
             ("destinations", self.learned.evicted()),
+            ("episodes", self.episodes.evicted()),
             ("recent-findings", self.recent.evicted()),
             ("withheld-findings", self.recent.withheld()),
         ])

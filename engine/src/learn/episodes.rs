@@ -27,7 +27,9 @@ use super::sum::Calibration;
 use crate::flow::{FlowFacts, Observation, ObservationKind, Route, Toward};
 use crate::limits::Limits;
 use ipnet::IpNet;
-use sekisho_schema::episode::{Channel, DestinationKey, EpisodeKey, EpisodeScore, Service, Workload};
+use sekisho_schema::episode::{
+    Channel, DestinationKey, EpisodeKey, EpisodeScore, Service, Workload,
+};
 use sekisho_schema::finding::Direction;
 use sekisho_schema::{FlowKey, Process, Timestamp, Transport};
 use std::collections::BTreeMap;
@@ -164,6 +166,11 @@ impl Episodes {
         self.settings = settings;
     }
 
+    /// Half of this many net bytes up keep an episode from being evicted.
+    pub const fn keep_uploads(&mut self, bytes: u64) {
+        self.settings.upload_bytes = bytes;
+    }
+
     /// The constants in force.
     #[must_use]
     pub const fn settings(&self) -> &EpisodeSettings {
@@ -251,9 +258,10 @@ impl Episodes {
             let score = telling::dns(&slot.value)?;
             Some((asked_key(&self.hosts, slot.key.0, slot.key.1.at()), score))
         });
-        let hosts = self.hosts.all().filter_map(|host| {
-            Some((host_key(host.workload()), telling::host_budget(&host.day)?))
-        });
+        let hosts = self
+            .hosts
+            .all()
+            .filter_map(|host| Some((host_key(host.workload()), telling::host_budget(&host.day)?)));
         episodes.chain(envelopes).chain(names).chain(hosts)
     }
 
@@ -414,7 +422,7 @@ impl Episodes {
         let mut grown = up.saturating_sub(down);
         if let Some((episode, key, _, mut voice)) = self.episode(o, o.at, host, false) {
             episode.oddities = episode.oddities.with(odd);
-            if down > 0 {
+            if o.flow.bytes_in > 0 {
                 episode.mark(mark::ANSWERED);
             }
             let before = episode.bytes.highest();
@@ -639,7 +647,9 @@ impl Episodes {
         regard: &Regard<'_>,
     ) {
         let workload = match process {
-            Process { container: Some(container), .. } => Workload::Container(container.as_str().into()),
+            Process { container: Some(container), .. } => {
+                Workload::Container(container.as_str().into())
+            }
             Process { unit: Some(unit), .. } => Workload::Unit(unit.as_str().into()),
             Process { exe: Some(exe), .. } => Workload::Program(exe.as_str().into()),
             _ => return,
@@ -686,7 +696,8 @@ const fn flood_of(capacity: usize) -> u64 {
 
 /// Whether a number passes a threshold, or four, sixteen, ... times it.
 fn crosses(before: f64, after: f64, threshold: f64) -> bool {
-    let steps = |value: f64| if value < threshold { -1.0 } else { (value / threshold).log(4.0).floor() };
+    let steps =
+        |value: f64| if value < threshold { -1.0 } else { (value / threshold).log(4.0).floor() };
     steps(after) > steps(before)
 }
 

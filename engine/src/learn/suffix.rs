@@ -1,7 +1,5 @@
 //! What of a name somebody registered, by the public suffix list that is compiled in.
 
-use psl::Type;
-
 /// The part of a name that somebody registered: the label before its public suffix and that suffix.
 ///
 /// The list's private part counts too: below a shared host each customer's name is one of its own. A
@@ -29,8 +27,7 @@ pub(crate) fn split(name: &str) -> Split<'_> {
         let is_known = psl::suffix(name.as_bytes()).is_some_and(|suffix| suffix.is_known());
         return Split { is_known, ..whole };
     };
-    let suffix = domain.suffix();
-    let is_known = suffix.is_known() || matches!(suffix.typ(), Some(Type::Icann | Type::Private));
+    let is_known = domain.suffix().is_known();
     let at = name.len().saturating_sub(domain.as_bytes().len());
     match (name.get(at..), name.get(..at)) {
         (Some(registered), Some(front)) => {
