@@ -12,20 +12,22 @@ mod workload;
 
 pub use self::orders::OrderRefused;
 
+use crate::certify::authority::Authority;
 use crate::contain::{Actors, Leak, Leaks, Ledger};
 use crate::detect::{Approvals, Detectors, Outlook, Signal};
 use crate::flow::{Observation, ObservationKind, Perimeter, Totals, Tracker};
 use crate::input::Input;
 use crate::judge::{Approved, Budget, Exemptions, Leaving, decide};
-use crate::learn::{Baseline, Destinations, Ended, Episodes, FlowEnd};
+use crate::learn::{Baseline, Destinations, Ended, Episodes, FlowEnd, Unlocked};
 use crate::limits::Limits;
 use crate::output::{ContainOrder, Output};
 use crate::report::Recent;
 use crate::rules::Rules;
 use crate::wire::{Frame, Unparsed};
+use sekisho_schema::certificate::Certificate;
 use sekisho_schema::event::{Gap, Summary};
 use sekisho_schema::{Body, ContainmentId, ContainmentSet, FlowKey, Mode, Policy, Record};
-use sekisho_schema::{Span, Timestamp, Transport};
+use sekisho_schema::{Span, Timestamp, Transport, Verified};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -59,6 +61,7 @@ pub struct Engine {
     detectors: Detectors,
     learned: Destinations,
     episodes: Episodes,
+    authority: Authority,
     budget: Budget,
     ledger: Ledger,
     leaks: Leaks,
@@ -123,6 +126,7 @@ impl Engine {
             detectors: Detectors::new(&limits, hash_seed),
             learned: Destinations::new(limits.destinations, hash_seed),
             episodes: Episodes::new(&limits, hash_seed),
+            authority: Authority::default(),
             budget: Budget::default(),
             ledger: Ledger::new(&host, limits.containments, limits.asked_owners),
             leaks: Leaks::default(),
@@ -279,6 +283,25 @@ impl Engine {
         &mut self.episodes
     }
 
+    /// What scores may do, by whose promise.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The same, to be restored and told of change windows.
+    pub const fn authority_mut(&mut self) -> &mut Authority {
+        &mut self.authority
+    }
+
+    /// Takes a certificate into force: its thresholds unlock, and episodes are compared with its benign ones.
+    pub fn adopt_certificate(&mut self, certificate: Verified<Certificate>, at: Timestamp) {
+        self.handle_timeout(at);
+        self.episodes.calibrate(certificate.tails.clone());
+        self.authority.certify(certificate);
+        self.episodes.unlock(Unlocked::of(&self.authority));
+    }
+
     /// What the flow stage counted.
     #[must_use]
     pub const fn totals(&self) -> &Totals {
@@ -373,7 +396,8 @@ impl Engine {
 
     /// Runs a step of the flow stage, shows its observations to the detectors, judges their signals.
     fn observe(&mut self, step: Step<'_>) {
-        let Self { tracker, detectors, learned, episodes, signals, ended, approved, .. } = self;
+        let Self { tracker, detectors, learned, episodes, authority, .. } = self;
+        let Self { signals, ended, approved, .. } = self;
         let outlook = Outlook {
             indicators: &self.rules.indicators,
             policy: &self.policy,
@@ -392,7 +416,7 @@ impl Engine {
             {
                 approved.note(name, address, o.at, most_approved);
             }
-            detectors.observe(o, &outlook, (learned, episodes), signals)
+            detectors.observe(o, &outlook, (learned, episodes, authority), signals)
         };
         match step {
             Step::Deadline(due) => tracker.handle_timeout(due, &mut observer),
@@ -430,6 +454,7 @@ impl Engine {
     fn report_hour(&mut self, at: Timestamp) {
         self.review_approved();
         self.episodes.turn_hour(at);
+        self.episodes.unlock(Unlocked::of(&self.authority));
         if decide::keeps_learning(self.policy.mode) {
             let state = self.learned.state(at, self.policy.allowance.learn_for);
             self.record(at, Body::Baseline(state));

@@ -6,11 +6,14 @@
 use super::registry::Weight;
 use super::signal::{Scored, Signal, SignalKind, Warrant};
 use super::{RuleOf, SettingsFault, settings, warrant};
+use crate::certify::authority::Authority;
+use crate::certify::sentence;
 use crate::flow::Observation;
 use crate::learn::oddity::Oddities;
 use crate::learn::{EpisodeSettings, Episodes, Remote, Told, What, rhythm};
-use sekisho_schema::episode::{Channel, DestinationKey, EpisodeScore, input};
-use sekisho_schema::{Evidence, Grade};
+use sekisho_schema::episode::{Channel, DestinationKey, EpisodeScore, Oddity, Tier, input};
+use sekisho_schema::ruling::Ruling;
+use sekisho_schema::{Evidence, Grade, Policy};
 use serde::Deserialize;
 
 /// Stable identifier of the detector of rhythms.
@@ -156,35 +159,53 @@ impl Behaviours {
     pub(super) fn speak(
         &self,
         o: &Observation<'_>,
-        episodes: &mut Episodes,
+        policy: &Policy,
+        (episodes, authority): (&mut Episodes, &mut Authority),
         emit: &mut Vec<Signal>,
     ) {
         for told in episodes.take_told() {
-            if let Some(warrant) = self.warrant_of(&told) {
-                emit.push(signal(o, &told, &warrant));
+            let ruling = told
+                .score
+                .as_ref()
+                .filter(|_| told.tier.is_some())
+                .and_then(|score| authority.rule(&told.key, score, u64::from(told.hosts)));
+            if let Some(warrant) = self.warrant_of(&told, ruling.as_ref(), policy) {
+                emit.push(signal(o, &told, &warrant, ruling.as_ref()));
             }
         }
     }
 
-    /// What a pack lends; what a certificate unlocks speaks without one. Where an allowance of policy has a
-    /// detector of its own, the channel speaks only with a certificate.
-    fn warrant_of(&self, told: &Told) -> Option<Warrant> {
+    /// What a pack lends; what a certificate rules speaks without one. Where an allowance of policy has a
+    /// detector of its own, the channel speaks only with a ruling; and what was ruled before is not said again.
+    fn warrant_of(&self, told: &Told, ruling: Option<&Ruling>, policy: &Policy) -> Option<Warrant> {
         let detector = detector_of(told);
-        let is_own = !matches!(
-            told.score.as_ref().map(|score| score.channel),
-            Some(Channel::Allowance | Channel::HostBudget)
-        );
-        let known = self.warrants.iter().find(|warrant| warrant.detector == detector);
-        let weight = if told.tier.is_some() { Weight::Decides } else { Weight::Scores };
-        match known {
-            Some(known) if is_own || told.tier.is_some() => {
-                Some(Warrant { weight, ..known.clone() })
-            }
-            None if told.tier.is_some() => {
-                Some(Warrant { detector, grade: Grade::Suspect, rule: None, weight })
-            }
-            _ => None,
+        let channel = told.score.as_ref().map(|score| score.channel);
+        let is_silent =
+            matches!(channel, Some(Channel::Allowance | Channel::HostBudget | Channel::Sum))
+                || told.tier.is_some();
+        if is_silent && ruling.is_none() {
+            return None;
         }
+        let known = self.warrants.iter().find(|warrant| warrant.detector == detector);
+        let own = Warrant { detector, grade: Grade::Suspect, rule: None, weight: Weight::Scores };
+        let warrant = match (known, ruling) {
+            (Some(known), _) => known.clone(),
+            (None, Some(_)) => own,
+            (None, None) => return None,
+        };
+        let level = policy.rule_for(detector, warrant.grade).map_or(0, |rule| rule.level);
+        let may = ruling.is_some_and(|ruling| level <= highest_level(ruling.tier));
+        Some(Warrant { weight: if may { Weight::Decides } else { Weight::Scores }, ..warrant })
+    }
+}
+
+/// The step of the ladder of responses that a tier reaches up to: quota, destination, host.
+const fn highest_level(tier: Tier) -> u8 {
+    match tier {
+        Tier::Alert => 0,
+        Tier::Hold => 2,
+        Tier::CutDestination => 3,
+        Tier::IsolateHost => 5,
     }
 }
 
@@ -201,7 +222,7 @@ const fn detector_of(told: &Told) -> &'static str {
     }
 }
 
-fn signal(o: &Observation<'_>, told: &Told, warrant: &Warrant) -> Signal {
+fn signal(o: &Observation<'_>, told: &Told, warrant: &Warrant, ruling: Option<&Ruling>) -> Signal {
     let remote = Remote::new(o.flow.key.remote.ip(), o.flow.bound_name).to_string();
     let of_host = matches!(told.what, What::FanOut { .. } | What::Flood { .. } | What::Push(_))
         || is_of_host(told);
@@ -213,17 +234,21 @@ fn signal(o: &Observation<'_>, told: &Told, warrant: &Warrant) -> Signal {
         _ => remote,
     };
     let mut evidence = evidence(told);
-    let odd: Vec<&str> = told.oddities.names().collect();
+    let odd: Vec<&str> = told.oddities.list().map(Oddity::words).collect();
     if let Some(piece) = evidence.first_mut() {
         piece.facts.insert("episode".to_owned(), told.key.to_string().into());
         if !odd.is_empty() {
             piece.facts.insert("odd".to_owned(), odd.into());
         }
     }
+    evidence.extend(ruling.map(Ruling::to_evidence));
     let scored = Scored {
         about: if of_host { None } else { Some(destination.clone()) },
         score: score_of(told),
-        told: sentence(o, told, &destination),
+        told: match ruling {
+            Some(ruling) => format!("{{host}}: {}.", sentence::sentence(ruling)),
+            None => sentence(o, told, &destination),
+        },
         evidence,
     };
     let kind = SignalKind::Scored(Box::new(scored));
@@ -309,9 +334,6 @@ fn evidence(told: &Told) -> Vec<Evidence> {
             piece.facts.insert((*name).to_owned(), (*value).into());
         }
     }
-    if let Some(tier) = told.tier {
-        piece.facts.insert("unlocked".to_owned(), tier.name().into());
-    }
     vec![piece]
 }
 
@@ -371,7 +393,7 @@ fn push_sentence(push: &crate::learn::staging::Push, destination: &str) -> Strin
 }
 
 fn oddities(odd: Oddities) -> String {
-    let names: Vec<&str> = odd.names().collect();
+    let names: Vec<&str> = odd.list().map(Oddity::words).collect();
     if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
 }
 
@@ -413,24 +435,12 @@ fn channel_sentence(told: &Told, score: &EpisodeScore, destination: &str, port: 
             "{{host}} kept coming back to {destination} port {port} by the clock for {number:.0} hours since \
              that was proven"
         ),
-        Channel::Sum => sum_sentence(score, destination, port),
+        // Nothing but a certificate has a threshold for it, and then the ruling speaks.
+        Channel::Sum => format!("what {{host}} does with {destination} port {port} is rare"),
     };
     format!(
         "{said}{}; a threshold above {number:.3} would not have told it.",
         oddities(told.oddities)
-    )
-}
-
-fn sum_sentence(score: &EpisodeScore, destination: &str, port: u16) -> String {
-    let mut terms: Vec<(&str, f64)> = score.inputs.0.clone();
-    terms.retain(|(_, term)| *term > 0.05);
-    terms.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let terms: Vec<String> = terms.iter().map(|(name, term)| format!("{name} {term:.1}")).collect();
-    format!(
-        "what {{host}} does with {destination} port {port} is as rare among benign episodes as 1 in 10^{:.1}, \
-         all sides counted alone ({})",
-        score.score,
-        terms.join(", "),
     )
 }
 

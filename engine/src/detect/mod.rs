@@ -30,6 +30,7 @@ use self::plugx_flow::{PLUGX_TCP, PlugxFlow};
 use self::registry::Registry;
 use self::sighting::Unknown;
 use self::signal::Warrant;
+use crate::certify::authority::Authority;
 use crate::flow::{Appetite, Observation, ObservationKind, Perimeter, Route, Toward};
 use crate::learn::{DestinationKey, Destinations, Episodes, Regard};
 use crate::limits::Limits;
@@ -129,7 +130,7 @@ impl Detectors {
         &mut self,
         o: &Observation<'_>,
         outlook: &Outlook<'_>,
-        (learned, episodes): (&mut Destinations, &mut Episodes),
+        (learned, episodes, authority): (&mut Destinations, &mut Episodes, &mut Authority),
         emit: &mut Vec<Signal>,
     ) -> Appetite {
         if self.behaviours.is_on() {
@@ -137,7 +138,7 @@ impl Detectors {
         }
         let appetite = self.observe_kind(o, outlook, (learned, episodes), emit);
         if episodes.has_told() {
-            self.behaviours.speak(o, episodes, emit);
+            self.behaviours.speak(o, outlook.policy, (episodes, authority), emit);
         }
         appetite
     }

@@ -23,12 +23,13 @@ use super::icmp::EchoHour;
 use super::oddity::{Oddities, is_fully_encrypted};
 use super::space_saving::{Entered, SpaceSaving};
 use super::suffix;
-use super::sum::Calibration;
 use crate::flow::{FlowFacts, Observation, ObservationKind, Route, Toward};
 use crate::limits::Limits;
 use ipnet::IpNet;
+use sekisho_schema::baseline;
+use sekisho_schema::certificate::Tails;
 use sekisho_schema::episode::{
-    Channel, DestinationKey, EpisodeKey, EpisodeScore, Service, Workload,
+    Channel, DestinationKey, EpisodeKey, EpisodeScore, Oddity, Service, Workload,
 };
 use sekisho_schema::finding::Direction;
 use sekisho_schema::{FlowKey, Process, Timestamp, Transport};
@@ -85,22 +86,11 @@ struct Adopters {
 }
 super::keep::keep_fields!(Adopters { hosts, count, fleet });
 
-/// An episode that is over, with the highest score of each channel.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finished {
-    /// What it was about.
-    pub key: EpisodeKey,
-    /// What was said of it.
-    pub scores: Vec<EpisodeScore>,
-    /// What it looked like at its highest, for a calibration.
-    pub features: super::sum::Features,
-}
-
 /// Every episode, and what belongs to whole hosts.
 pub struct Episodes {
     settings: EpisodeSettings,
     unlocked: Unlocked,
-    calibration: Option<Box<Calibration>>,
+    tails: Option<Box<Tails>>,
     asn: Option<Box<dyn AsnOf>>,
     seed: u64,
     capacity: usize,
@@ -118,7 +108,7 @@ pub struct Episodes {
     /// A first burst that waits for the name.
     waiting: Option<(FlowKey, Timestamp)>,
     /// Episodes that are over and were not taken yet, and those that were lost for it.
-    finished: Vec<Finished>,
+    finished: Vec<baseline::Episode>,
     lost: u64,
     /// Keys that gave way or were refused when the hour began, and whether that was told within it.
     gone: (u64, bool),
@@ -139,7 +129,7 @@ impl Episodes {
         Self {
             settings: EpisodeSettings::default(),
             unlocked: Unlocked::default(),
-            calibration: None,
+            tails: None,
             asn: None,
             seed,
             capacity: limits.episodes,
@@ -183,8 +173,8 @@ impl Episodes {
     }
 
     /// Compares with these benign episodes from now on.
-    pub fn calibrate(&mut self, calibration: Calibration) {
-        self.calibration = (!calibration.is_empty()).then(|| Box::new(calibration));
+    pub fn calibrate(&mut self, tails: Option<Tails>) {
+        self.tails = tails.filter(|tails| tails.episodes > 0).map(Box::new);
     }
 
     /// Knows addresses without a name by their autonomous system from now on.
@@ -236,16 +226,16 @@ impl Episodes {
     }
 
     /// Episodes that are over since the last time, and how many more were lost because nobody took them.
-    pub fn take_finished(&mut self) -> (Vec<Finished>, u64) {
+    pub fn take_finished(&mut self) -> (Vec<baseline::Episode>, u64) {
         (std::mem::take(&mut self.finished), std::mem::take(&mut self.lost))
     }
 
     /// What each channel says of each episode at its highest.
     pub fn scores(&self) -> impl Iterator<Item = (EpisodeKey, EpisodeScore)> + '_ {
         let channels = [Channel::Rhythm, Channel::Persistence, Channel::Allowance, Channel::Sum];
-        let calibration = self.calibration.as_deref();
+        let tails = self.tails.as_deref();
         let episodes = self.table.slots().flat_map(move |slot| {
-            let scores = channels.map(|channel| slot.value.score(channel, calibration));
+            let scores = channels.map(|channel| slot.value.score(channel, tails));
             scores.into_iter().flatten().map(move |score| {
                 (named(&self.hosts, &self.workloads, slot.key.at(), slot.value.workload), score)
             })
@@ -276,7 +266,7 @@ impl Episodes {
             ObservationKind::Certificate(certificate) => {
                 let issuer = certificate.issuer();
                 if issuer.is_some() && issuer == certificate.subject() {
-                    self.find_odd(&flow.key, Oddities::SELF_SIGNED);
+                    self.find_odd(&flow.key, Oddity::SelfSigned);
                 }
             }
             ObservationKind::Echo { toward: Toward::Remote, payload, .. } => {
@@ -290,7 +280,7 @@ impl Episodes {
             ObservationKind::Hello(hello) => {
                 self.tls = self.tls.filter(|tls| *tls != flow.key);
                 if hello.sni().is_none() {
-                    self.find_odd(&flow.key, Oddities::NO_SNI);
+                    self.find_odd(&flow.key, Oddity::NoServerName);
                 }
             }
             ObservationKind::Name { name, .. } => {
@@ -302,7 +292,7 @@ impl Episodes {
             ObservationKind::Request { toward: Toward::Remote, head } if !head.is_connect() => {
                 let host = head.field("host").and_then(|host| std::str::from_utf8(host).ok());
                 if host.is_none_or(is_bare_address) {
-                    self.find_odd(&flow.key, Oddities::HTTP_TO_ADDRESS);
+                    self.find_odd(&flow.key, Oddity::HttpToAddress);
                 }
             }
             ObservationKind::Started => {
@@ -331,20 +321,20 @@ impl Episodes {
         if is_tls {
             self.tls = Some(*key);
         } else if key.remote.port() == HTTPS {
-            self.find_odd(key, Oddities::NO_TLS_ON_443);
+            self.find_odd(key, Oddity::NotTls443);
         }
         if is_fully_encrypted(bytes) {
-            self.find_odd(key, Oddities::FULLY_ENCRYPTED);
+            self.find_odd(key, Oddity::EncryptedFirstPayload);
         }
     }
 
     /// Keeps an oddity for the flow's next burst or volume.
-    fn find_odd(&mut self, flow: &FlowKey, oddity: Oddities) {
+    fn find_odd(&mut self, flow: &FlowKey, oddity: Oddity) {
         if self.odd.len() >= ODD && !self.odd.contains_key(flow) {
             self.odd.pop_first();
         }
         let known = self.odd.entry(*flow).or_default();
-        *known = known.with(oddity);
+        *known = known.with(oddity.into());
     }
 
     /// Binds the name that a client said itself, for want of one that DNS gave.
@@ -390,7 +380,7 @@ impl Episodes {
             return;
         };
         let is_named = matches!(key.place, Place::Domain(_));
-        let odd = if is_named { odd } else { odd.with(Oddities::NO_NAME) };
+        let odd = if is_named { odd } else { odd.with(Oddity::NoName.into()) };
         episode.oddities = episode.oddities.with(odd);
         episode.hosts = episode.hosts.max(hosts);
         if o.flow.bytes_in > 0 {
@@ -496,17 +486,17 @@ impl Episodes {
         host: u16,
         seen: bool,
     ) -> Option<(&'a mut Episode, At<'a>, bool, Voice<'a>)> {
-        let Self { table, bound, asn, settings, unlocked, calibration, told, .. } = self;
+        let Self { table, bound, asn, settings, unlocked, tails, told, .. } = self;
         let Self { hosts, workloads, finished, lost, capacity, gone, .. } = self;
         let place = place_of(bound, asn.as_deref(), &o.flow);
         let service = Service::new(o.flow.key.transport, o.flow.key.remote.port());
         let key = At { place, host, service: Some(service) };
-        let calibration = calibration.as_deref();
-        let halves = Halves { settings, unlocked, calibration };
+        let tails = tails.as_deref();
+        let halves = Halves { settings, unlocked, tails };
         let hash = key.hash(table.hasher());
         let before = table.evicted() + table.refused();
         let is_flooded = !gone.1 && before - gone.0.min(before) >= flood_of(*capacity);
-        let mut voice = Voice { settings, unlocked, calibration, hosts, workloads, told };
+        let mut voice = Voice { settings, unlocked, tails, hosts, workloads, told };
         if is_flooded {
             gone.1 = true;
             voice.flood(host, at, before - gone.0);
@@ -520,7 +510,7 @@ impl Episodes {
             (entered.value, entered.is_new)
         };
         if episode.is_over(at) {
-            let over = voice.finished(key, episode);
+            let over = voice.record(key, episode);
             if finished.len() < *capacity {
                 finished.push(over);
             } else {
@@ -535,7 +525,7 @@ impl Episodes {
 
     /// Upload to a destination that is usual.
     fn usual(&mut self, o: &Observation<'_>, up: u64, host: u16, regard: &Regard<'_>) {
-        let Self { envelopes, bound, asn, settings, unlocked, calibration, told, .. } = self;
+        let Self { envelopes, bound, asn, settings, unlocked, tails, told, .. } = self;
         let Self { hosts, workloads, .. } = self;
         let place = match regard.object {
             Some(object) => Place::Object(object),
@@ -550,8 +540,8 @@ impl Episodes {
             return;
         };
         if let Some(score) = entered.value.add(o.at, up) {
-            let calibration = calibration.as_deref();
-            let mut voice = Voice { settings, unlocked, calibration, hosts, workloads, told };
+            let tails = tails.as_deref();
+            let mut voice = Voice { settings, unlocked, tails, hosts, workloads, told };
             voice.usual(key, entered.value, score, o.at);
         }
     }
@@ -672,7 +662,7 @@ impl Episodes {
         if let Some(episode) = table.find_mut(hash, |known| known.at() == key) {
             episode.workload = u16::try_from(place).unwrap_or(0);
             if is_new && !regard.is_learning {
-                episode.mark(mark::NEW_PROCESS);
+                episode.oddities = episode.oddities.with(Oddity::NewProcess.into());
             }
         }
     }

@@ -19,7 +19,6 @@ pub mod rhythm;
 mod space_saving;
 pub mod staging;
 mod suffix;
-pub mod sum;
 mod traffic;
 mod week;
 
@@ -28,9 +27,7 @@ pub(crate) use bounded::Bounded;
 pub(crate) use destinations::Destinations;
 pub use destinations::{DestinationKey, Remote};
 pub(crate) use episodes::Regard;
-pub use episodes::{
-    AsnOf, EpisodeSettings, Episodes, Finished, RestoreEpisodesError, Told, Unlocked, What,
-};
+pub use episodes::{AsnOf, EpisodeSettings, Episodes, RestoreEpisodesError, Told, Unlocked, What};
 pub use suffix::registered_name;
 pub(crate) use traffic::Ended;
 pub use traffic::FlowEnd;

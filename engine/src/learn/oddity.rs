@@ -1,6 +1,7 @@
 //! Oddities of a contact that cost nothing to see (detection.md, 2.4).
 
 use super::keep::keep_fields;
+use sekisho_schema::episode::Oddity;
 
 /// Bytes below which a payload says nothing about its cipher.
 const FLOOR: usize = 16;
@@ -12,34 +13,17 @@ pub struct Oddities {
 }
 keep_fields!(Oddities { bits });
 
+impl From<Oddity> for Oddities {
+    fn from(oddity: Oddity) -> Self {
+        Self { bits: 1 << oddity as u8 }
+    }
+}
+
 impl Oddities {
-    /// No name is bound to the address.
-    pub const NO_NAME: Self = Self { bits: 1 };
-    /// A TLS hello without a server name.
-    pub const NO_SNI: Self = Self { bits: 1 << 1 };
-    /// HTTP to a bare address.
-    pub const HTTP_TO_ADDRESS: Self = Self { bits: 1 << 2 };
-    /// Something else than TLS on port 443.
-    pub const NO_TLS_ON_443: Self = Self { bits: 1 << 3 };
-    /// Enciphered from the first byte, without a handshake in clear.
-    pub const FULLY_ENCRYPTED: Self = Self { bits: 1 << 4 };
-    /// A certificate that names itself as its issuer.
-    pub const SELF_SIGNED: Self = Self { bits: 1 << 5 };
-
-    /// Every oddity with its name, by group: of each group the rarest counts.
-    pub const ALL: [(Self, &'static str); 6] = [
-        (Self::NO_NAME, "no-name"),
-        (Self::NO_SNI, "no-sni"),
-        (Self::HTTP_TO_ADDRESS, "http-to-address"),
-        (Self::NO_TLS_ON_443, "no-tls-on-443"),
-        (Self::FULLY_ENCRYPTED, "fully-encrypted"),
-        (Self::SELF_SIGNED, "self-signed"),
-    ];
-
-    /// Whether all of these are among them.
+    /// Whether one is among them.
     #[must_use]
-    pub const fn has(self, other: Self) -> bool {
-        self.bits & other.bits == other.bits
+    pub fn has(self, oddity: Oddity) -> bool {
+        self.bits & Self::from(oddity).bits != 0
     }
 
     /// These and those.
@@ -48,21 +32,15 @@ impl Oddities {
         Self { bits: self.bits | other.bits }
     }
 
-    /// These without those.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self { bits: self.bits & !other.bits }
-    }
-
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.bits == 0
     }
 
-    /// The names of those that are there.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::ALL.into_iter().filter(move |(one, _)| self.has(*one)).map(|(_, name)| name)
+    /// Those that are there, sorted.
+    pub fn list(self) -> impl Iterator<Item = Oddity> {
+        Oddity::ALL.into_iter().filter(move |oddity| self.has(*oddity))
     }
 }
 
@@ -114,9 +92,11 @@ mod tests {
 
     #[test]
     fn a_set_tells_what_is_in_it() {
-        let set = Oddities::NO_NAME.with(Oddities::SELF_SIGNED);
-        assert!(set.has(Oddities::NO_NAME) && !set.has(Oddities::NO_SNI));
-        assert_eq!(set.names().collect::<Vec<_>>(), ["no-name", "self-signed"]);
-        assert!(set.without(Oddities::NO_NAME).without(Oddities::SELF_SIGNED).is_empty());
+        let set = Oddities::from(Oddity::SelfSigned).with(Oddity::NoName.into());
+        assert!(set.has(Oddity::NoName) && !set.has(Oddity::NoServerName) && !set.is_empty());
+        assert_eq!(set.list().collect::<Vec<_>>(), [Oddity::NoName, Oddity::SelfSigned]);
+        let all =
+            Oddity::ALL.into_iter().fold(Oddities::default(), |set, one| set.with(one.into()));
+        assert_eq!(all.list().count(), Oddity::ALL.len());
     }
 }

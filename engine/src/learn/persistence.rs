@@ -1,7 +1,9 @@
 //! Hours of contact within the seven days of an episode, with a rhythm or without.
 
 use super::keep::keep_fields;
+use super::week::day_of;
 use crate::certify::episode::{ScoreInputs, input};
+use sekisho_schema::{Span, Timestamp};
 
 /// Hours of an episode.
 pub const HOURS: usize = 7 * 24;
@@ -34,6 +36,22 @@ impl Hours {
         let part = self.bits.get(hour / 8).map_or(0, |byte| (byte >> (hour % 8)).count_ones());
         let rest = self.bits.get(hour / 8 + 1..).unwrap_or_default();
         part + rest.iter().map(|byte| byte.count_ones()).sum::<u32>()
+    }
+
+    /// Days of the clock (UTC) with contact, where the first hour begins at `from`.
+    #[must_use]
+    pub fn days(&self, from: Timestamp) -> u32 {
+        let mut last = None;
+        let mut days = 0;
+        for hour in 0..HOURS {
+            let is_marked = self.bits.get(hour / 8).is_some_and(|byte| byte >> (hour % 8) & 1 == 1);
+            let day = day_of(from.after(Span::from_hours(hour as i64)));
+            if is_marked && last != Some(day) {
+                last = Some(day);
+                days += 1;
+            }
+        }
+        days
     }
 
     /// The last hour with contact.
@@ -75,6 +93,9 @@ mod tests {
         assert_eq!((hours.count(), hours.count_from(0), hours.count_from(24)), (6, 6, 3));
         assert_eq!((hours.count_from(25), hours.count_from(167), hours.count_from(168)), (2, 1, 0));
         assert_eq!(hours.last(), 167);
+        // From noon on: hours 0 and 5 on one day, 23 and 24 on the next, 100 and 167 on later ones.
+        let noon = Timestamp::from_nanos(1_780_056_000_000_000_000);
+        assert_eq!(hours.days(noon), 4);
         assert_eq!(score_of(Channel::Persistence, &hours.inputs()), Some(6.0));
         assert_eq!(Hours::default().last(), 0);
     }

@@ -1,12 +1,15 @@
 //! One episode: what is known of a workload and a destination within seven days.
 
 use crate::certify::episode::{Channel, EpisodeScore, RHYTHM_PROVEN, ScoreInputs, input, scored};
+use crate::certify::tails::{Features, terms};
 use crate::learn::allowance::NetUpload;
 use crate::learn::keep::keep_fields;
 use crate::learn::oddity::Oddities;
 use crate::learn::persistence::{HOURS, Hours};
 use crate::learn::rhythm::{Rhythm, RhythmSettings, Window};
-use crate::learn::sum::{Calibration, Features};
+use sekisho_schema::baseline;
+use sekisho_schema::certificate::Tails;
+use sekisho_schema::episode::EpisodeKey;
 use sekisho_schema::{Span, Timestamp};
 
 /// How long an episode is watched.
@@ -21,14 +24,8 @@ const HOUR_NANOS: i64 = 3_600_000_000_000;
 pub(super) mod mark {
     /// The other side sent payload.
     pub(in super::super) const ANSWERED: u8 = 1;
-    /// The program behind it was new.
-    pub(in super::super) const NEW_PROCESS: u8 = 1 << 1;
     /// Persistence was told.
-    pub(in super::super) const PERSISTENCE_TOLD: u8 = 1 << 2;
-    /// The sum was told.
-    pub(in super::super) const SUM_TOLD: u8 = 1 << 3;
-    /// An upload past the certified threshold was told.
-    pub(in super::super) const UPLOAD_TOLD: u8 = 1 << 4;
+    pub(in super::super) const PERSISTENCE_TOLD: u8 = 1 << 1;
 }
 
 /// The state of one episode.
@@ -39,6 +36,7 @@ pub(super) struct Episode {
     pub(super) first_at: Timestamp,
     /// The last contact, in milliseconds after the first.
     contact_ms: u32,
+    contacts: u32,
     /// Who speaks, by its place among the workloads; 0 for the host.
     pub(super) workload: u16,
     pub(super) hours: Hours,
@@ -56,6 +54,7 @@ keep_fields!(Episode {
     bytes,
     first_at,
     contact_ms,
+    contacts,
     workload,
     hours,
     proven_in,
@@ -72,6 +71,7 @@ impl Episode {
             bytes: NetUpload::default(),
             first_at: at,
             contact_ms: u32::MAX,
+            contacts: 0,
             workload,
             hours: Hours::default(),
             proven_in: UNPROVEN,
@@ -92,6 +92,7 @@ impl Episode {
         at: Timestamp,
         settings: RhythmSettings,
     ) -> (Option<Window>, bool) {
+        self.contacts = self.contacts.saturating_add(1);
         let since = at.since(self.first_at).nanos().max(0);
         let now_ms = u32::try_from(since / 1_000_000).unwrap_or(u32::MAX - 1);
         let mut window = None;
@@ -128,23 +129,41 @@ impl Episode {
         is_new
     }
 
-    pub(super) fn features(&self) -> Features {
+    fn features(&self) -> Features {
         Features {
-            log10_e: self.rhythm.peak(),
+            rhythm: self.rhythm.peak(),
             hours: f64::from(self.hours.count()),
-            net_up: self.bytes.highest() as f64,
+            net: self.bytes.highest() as f64,
             hosts: f64::from(self.hosts),
-            oddities: self.oddities,
-            new_process: self.has(mark::NEW_PROCESS),
+            oddities: self.oddities.list().collect(),
+        }
+    }
+
+    /// The record of it, with the highest score of each channel.
+    pub(super) fn record(&self, key: EpisodeKey, tails: Option<&Tails>) -> baseline::Episode {
+        let channels = [Channel::Rhythm, Channel::Persistence, Channel::Allowance, Channel::Sum];
+        let hour = |hour: u8| self.first_at.after(Span::from_hours(i64::from(hour)));
+        baseline::Episode {
+            key,
+            first_at: self.first_at,
+            last_at: self.contact_at(),
+            contacts: u64::from(self.contacts),
+            days: self.hours.days(self.first_at),
+            hours: self.hours.count(),
+            up: self.bytes.up(),
+            down: self.bytes.down(),
+            net: self.bytes.highest(),
+            rhythm: self.rhythm.peak(),
+            proven_at: (self.proven_in != UNPROVEN).then(|| hour(self.proven_in)),
+            oddities: self.oddities.list().collect(),
+            users: 0,
+            scores: channels.into_iter().filter_map(|channel| self.score(channel, tails)).collect(),
+            crossings: Vec::new(),
         }
     }
 
     /// What a channel says; `None` when it says nothing of such an episode.
-    pub(super) fn score(
-        &self,
-        channel: Channel,
-        calibration: Option<&Calibration>,
-    ) -> Option<EpisodeScore> {
+    pub(super) fn score(&self, channel: Channel, tails: Option<&Tails>) -> Option<EpisodeScore> {
         let inputs = match channel {
             Channel::Rhythm => {
                 if !self.has(mark::ANSWERED) || self.proven_in == UNPROVEN {
@@ -162,7 +181,7 @@ impl Episode {
                 self.hours.inputs()
             }
             Channel::Allowance => self.bytes.inputs(),
-            Channel::Sum => calibration?.inputs(&self.features()),
+            Channel::Sum => terms(tails?, &self.features()),
             Channel::Approved | Channel::Dns | Channel::HostBudget => return None,
         };
         scored(channel, self.contact_at(), inputs)

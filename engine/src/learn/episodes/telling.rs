@@ -3,7 +3,8 @@
 use super::episode::{Episode, mark};
 use super::host::Hosts;
 use super::key::At;
-use super::{Finished, named};
+use super::named;
+use crate::certify::authority::Authority;
 use crate::certify::episode::scored;
 use crate::learn::approved::Envelope;
 use crate::learn::dns::NameInformation;
@@ -11,8 +12,9 @@ use crate::learn::host_budget::HostDay;
 use crate::learn::oddity::Oddities;
 use crate::learn::rhythm::{RhythmSettings, Window};
 use crate::learn::staging::Push;
-use crate::learn::sum::Calibration;
 use sekisho_schema::Timestamp;
+use sekisho_schema::baseline;
+use sekisho_schema::certificate::Tails;
 use sekisho_schema::episode::{Channel, EpisodeKey, EpisodeScore, Tier, Workload};
 
 /// Decades by which the ratio to the usual must have grown to be told again.
@@ -74,6 +76,18 @@ impl Default for Unlocked {
 }
 
 impl Unlocked {
+    /// What an authority grants now.
+    #[must_use]
+    pub fn of(authority: &Authority) -> Self {
+        let mut unlocked = Self::default();
+        for ((tier, channel), stands) in authority.standing() {
+            if let Ok(threshold) = stands {
+                unlocked.set(channel, tier, threshold);
+            }
+        }
+        unlocked
+    }
+
     /// Lets a channel decide for a tier above a threshold.
     pub fn set(&mut self, channel: Channel, tier: Tier, threshold: f64) {
         let of_channel = self.thresholds.get_mut(channel as usize);
@@ -164,13 +178,15 @@ pub struct Told {
     pub tier: Option<Tier>,
     /// What is odd about the episode.
     pub oddities: Oddities,
+    /// Hosts that were seen with the destination.
+    pub hosts: u8,
 }
 
 impl Told {
     /// Of a host as a whole.
     pub(super) fn of_host(key: EpisodeKey, at: Timestamp, what: What) -> Self {
         let oddities = Oddities::default();
-        Self { key, what, at, first_at: at, score: None, tier: None, oddities }
+        Self { key, what, at, first_at: at, score: None, tier: None, oddities, hosts: 1 }
     }
 }
 
@@ -193,13 +209,13 @@ pub(super) fn host_budget(day: &HostDay) -> Option<EpisodeScore> {
 pub(super) struct Halves<'a> {
     pub(super) settings: &'a EpisodeSettings,
     pub(super) unlocked: &'a Unlocked,
-    pub(super) calibration: Option<&'a Calibration>,
+    pub(super) tails: Option<&'a Tails>,
 }
 
 impl Halves<'_> {
     /// Whether an episode must not be evicted.
     pub(super) fn protect(&self, episode: &Episode) -> bool {
-        let Self { settings, unlocked, calibration } = self;
+        let Self { settings, unlocked, tails } = self;
         let hours = f64::from(episode.hours.count());
         let hours_half = f64::from(settings.persistence_hours)
             .min(unlocked.least(Channel::Rhythm))
@@ -215,9 +231,7 @@ impl Halves<'_> {
         }
         let sum_half = unlocked.least(Channel::Sum) / 2.0;
         sum_half.is_finite()
-            && episode
-                .score(Channel::Sum, *calibration)
-                .is_some_and(|score| score.score >= sum_half)
+            && episode.score(Channel::Sum, *tails).is_some_and(|score| score.score >= sum_half)
     }
 }
 
@@ -225,7 +239,7 @@ impl Halves<'_> {
 pub(super) struct Voice<'a> {
     pub(super) settings: &'a EpisodeSettings,
     pub(super) unlocked: &'a Unlocked,
-    pub(super) calibration: Option<&'a Calibration>,
+    pub(super) tails: Option<&'a Tails>,
     pub(super) hosts: &'a Hosts,
     pub(super) workloads: &'a [Workload],
     pub(super) told: &'a mut Vec<Told>,
@@ -251,6 +265,7 @@ impl Voice<'_> {
             score: None,
             tier: None,
             oddities: episode.oddities,
+            hosts: episode.hosts,
         };
         self.told.push(told);
         self.told.last_mut()
@@ -316,23 +331,14 @@ impl Voice<'_> {
         if told_mark.is_none() && self.unlocked.is_locked(channel) {
             return;
         }
-        let Some(score) = episode.score(channel, self.calibration) else { return };
+        let Some(score) = episode.score(channel, self.tails) else { return };
         let tier = self.unlocked.tier(channel, score.score);
-        let is_alert = self.passes_alert(channel, &score);
-        let is_first = match (told_mark, is_alert) {
-            (Some(told), _) => episode.mark(told),
-            (None, true) => channel == Channel::Sum && episode.mark(mark::SUM_TOLD),
-            (None, false) => false,
-        };
+        let is_first = told_mark.is_some_and(|told| episode.mark(told));
         if (is_first || tier.is_some())
             && let Some(told) = self.say(key, episode, at, What::Channel)
         {
             (told.score, told.tier) = (Some(score), tier);
         }
-    }
-
-    fn passes_alert(&self, channel: Channel, score: &EpisodeScore) -> bool {
-        score.score > self.unlocked.alert(channel)
     }
 
     /// What an upload shows.
@@ -363,23 +369,9 @@ impl Voice<'_> {
         self.told.push(Told::of_host(key, at, What::Flood { gone }));
     }
 
-    /// The highest scores of an episode that is over.
-    pub(super) fn finished(&self, key: At<'_>, episode: &Episode) -> Finished {
-        let channels = [Channel::Rhythm, Channel::Persistence, Channel::Allowance, Channel::Sum];
-        let scores = channels.into_iter().filter_map(|of| episode.score(of, self.calibration));
-        Finished {
-            key: self.key(key, episode.workload),
-            scores: scores.collect(),
-            features: episode.features(),
-        }
-    }
-}
-
-impl Unlocked {
-    /// The threshold from which on people are told.
-    fn alert(&self, channel: Channel) -> f64 {
-        let tiers = self.thresholds.get(channel as usize);
-        tiers.and_then(|tiers| tiers.get(Tier::Alert as usize)).copied().unwrap_or(f64::INFINITY)
+    /// The record of an episode that is over.
+    pub(super) fn record(&self, key: At<'_>, episode: &Episode) -> baseline::Episode {
+        episode.record(self.key(key, episode.workload), self.tails)
     }
 }
 

@@ -128,13 +128,20 @@ fn a_beacon_is_told_when_it_is_proven_and_at_twice_the_evidence() {
     assert!(told.iter().all(|told| told.tier.is_none()), "no certificate stands behind it");
     let score = score(&episodes, "198.18.0.0/24", Channel::Rhythm).unwrap();
     assert_eq!(score.score, 1.0);
-    assert!(told[0].oddities.has(Oddities::NO_NAME));
+    assert!(told[0].oddities.has(Oddity::NoName));
 }
 
 #[test]
 fn every_score_replays_from_its_record_to_the_same_bits() {
     let mut episodes = busy();
-    episodes.calibrate(Calibration::of(&vec![Default::default(); 50]));
+    let benign = crate::certify::tails::Features {
+        rhythm: 1.0,
+        hours: 2.0,
+        net: 1000.0,
+        hosts: 1.0,
+        oddities: Vec::new(),
+    };
+    episodes.calibrate(Some(crate::certify::tails::measure(&vec![benign; 50])));
     let mut channels = std::collections::BTreeSet::new();
     for (key, score) in episodes.scores() {
         let text = serde_json::to_string(&score).unwrap();
