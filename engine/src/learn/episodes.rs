@@ -7,6 +7,8 @@
 mod episode;
 mod host;
 mod key;
+mod naming;
+mod reading;
 mod store;
 mod telling;
 
@@ -15,24 +17,22 @@ pub use self::telling::{EpisodeSettings, Told, Unlocked, What};
 
 use self::episode::{Episode, mark};
 use self::host::Hosts;
-use self::key::{Asked, AskedAt, At, Key, Place};
+use self::key::{Asked, At, Key, Place};
+use self::naming::{asked_key, host_key, named, place_of};
 use self::telling::{Halves, Voice};
 use super::approved::Envelope;
 use super::dns::NameInformation;
 use super::icmp::EchoHour;
-use super::oddity::{Oddities, is_fully_encrypted};
+use super::oddity::Oddities;
 use super::space_saving::{Entered, SpaceSaving};
-use super::suffix;
-use crate::flow::{FlowFacts, Observation, ObservationKind, Route, Toward};
+use crate::flow::{FlowFacts, Observation};
 use crate::limits::Limits;
-use ipnet::IpNet;
 use sekisho_schema::baseline;
 use sekisho_schema::certificate::Tails;
 use sekisho_schema::episode::{
     Channel, DestinationKey, EpisodeKey, EpisodeScore, Oddity, Service, Workload,
 };
-use sekisho_schema::finding::Direction;
-use sekisho_schema::{FlowKey, Process, Timestamp, Transport};
+use sekisho_schema::{FlowKey, Process, Timestamp};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -255,100 +255,6 @@ impl Episodes {
         episodes.chain(envelopes).chain(names).chain(hosts)
     }
 
-    /// Takes what was read in a flow that concerns neither its rhythm nor its volume.
-    pub(crate) fn note(&mut self, o: &Observation<'_>, host: impl FnOnce() -> Option<IpAddr>) {
-        let flow = &o.flow;
-        let is_ours = flow.route == Route::Egress && flow.direction == Direction::Outbound;
-        if !is_ours {
-            return;
-        }
-        match o.kind {
-            ObservationKind::Certificate(certificate) => {
-                let issuer = certificate.issuer();
-                if issuer.is_some() && issuer == certificate.subject() {
-                    self.find_odd(&flow.key, Oddity::SelfSigned);
-                }
-            }
-            ObservationKind::Echo { toward: Toward::Remote, payload, .. } => {
-                self.echo(o, payload, host());
-            }
-            ObservationKind::Ended => {
-                self.odd.remove(&flow.key);
-                self.waiting = self.waiting.filter(|(waiting, _)| *waiting != flow.key);
-            }
-            ObservationKind::Head { toward: Toward::Remote, bytes } => self.head(flow, bytes),
-            ObservationKind::Hello(hello) => {
-                self.tls = self.tls.filter(|tls| *tls != flow.key);
-                if hello.sni().is_none() {
-                    self.find_odd(&flow.key, Oddity::NoServerName);
-                }
-            }
-            ObservationKind::Name { name, .. } => {
-                self.tls = self.tls.filter(|tls| *tls != flow.key);
-                if flow.bound_name.is_none() {
-                    self.bind(flow, name);
-                }
-            }
-            ObservationKind::Request { toward: Toward::Remote, head } if !head.is_connect() => {
-                let host = head.field("host").and_then(|host| std::str::from_utf8(host).ok());
-                if host.is_none_or(is_bare_address) {
-                    self.find_odd(&flow.key, Oddity::HttpToAddress);
-                }
-            }
-            ObservationKind::Started => {
-                let id = self.hosts.id(host());
-                let Some(host) = self.hosts.of(id) else { return };
-                let most = self.settings.fan_out;
-                if let Some(distinct) = host.fan.contact(o.at, flow.key.remote.ip())
-                    && distinct >= most * 4_f64.powi(i32::from(host.fan.told))
-                {
-                    host.fan.told += 1;
-                    let key = host_key(host.workload());
-                    self.told.push(Told::of_host(key, o.at, What::FanOut { distinct }));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Judges a client's first bytes.
-    fn head(&mut self, flow: &FlowFacts<'_>, bytes: &[u8]) {
-        let key = &flow.key;
-        if key.transport != Transport::Tcp || !flow.start_seen || key.remote.port() == DNS {
-            return;
-        }
-        let is_tls = matches!(bytes, [0x16, 3, ..]);
-        if is_tls {
-            self.tls = Some(*key);
-        } else if key.remote.port() == HTTPS {
-            self.find_odd(key, Oddity::NotTls443);
-        }
-        if is_fully_encrypted(bytes) {
-            self.find_odd(key, Oddity::EncryptedFirstPayload);
-        }
-    }
-
-    /// Keeps an oddity for the flow's next burst or volume.
-    fn find_odd(&mut self, flow: &FlowKey, oddity: Oddity) {
-        if self.odd.len() >= ODD && !self.odd.contains_key(flow) {
-            self.odd.pop_first();
-        }
-        let known = self.odd.entry(*flow).or_default();
-        *known = known.with(oddity.into());
-    }
-
-    /// Binds the name that a client said itself, for want of one that DNS gave.
-    fn bind(&mut self, flow: &FlowFacts<'_>, name: &str) {
-        let ends = (flow.key.local.ip(), flow.key.remote.ip());
-        let hash = self.bound.hasher().hash_one(ends);
-        let make = || (ends, name.into());
-        if let Some(entered) = self.bound.enter(hash, |known| *known == ends, make, |_| true)
-            && **entered.value != *name
-        {
-            *entered.value = name.into();
-        }
-    }
-
     /// Takes a burst of payload toward the outside, in a flow that the inside began.
     pub(crate) fn burst(&mut self, o: &Observation<'_>, regard: &Regard<'_>) {
         if !regard.is_watched() {
@@ -568,67 +474,6 @@ impl Episodes {
         (*count).max(*fleet).max(1)
     }
 
-    /// Takes a question's name.
-    pub(crate) fn query(&mut self, o: &Observation<'_>, name: &str, host: Option<IpAddr>) {
-        // Names of addresses are made of addresses, which scanners ask for in numbers.
-        if name.ends_with(".arpa") {
-            return;
-        }
-        let parts = suffix::split(name);
-        let (asked, below) = if parts.is_known {
-            (AskedAt::Domain(parts.registered), parts.below)
-        } else {
-            (AskedAt::Resolver(o.flow.key.remote.ip()), name)
-        };
-        if below.is_empty() {
-            return;
-        }
-        let host = self.hosts.id(host);
-        let hash = self.names.hasher().hash_one((host, asked));
-        let half = self.unlocked.least(Channel::Dns).min(self.settings.dns_bytes) / 2.0;
-        let entered = self.names.enter(
-            hash,
-            |known| known.0 == host && known.1.at() == asked,
-            || ((host, asked.own()), NameInformation::default()),
-            |known| known.score() < half,
-        );
-        let Some(entered) = entered else { return };
-        let before = entered.value.score();
-        entered.value.ask(o.at, below);
-        let after = entered.value.score();
-        let tier = self.unlocked.tier(Channel::Dns, after);
-        // Told when it passes the threshold, and each time that it is four times what it was then.
-        let is_due = crosses(before, after, self.settings.dns_bytes);
-        if (is_due || tier.is_some())
-            && after > before
-            && let Some(score) = telling::dns(entered.value)
-        {
-            let key = asked_key(&self.hosts, host, asked);
-            let told = Told::of_host(key, o.at, What::Names);
-            self.told.push(Told { score: Some(score), tier, ..told });
-        }
-    }
-
-    fn echo(&mut self, o: &Observation<'_>, payload: &[u8], host: Option<IpAddr>) {
-        let host = self.hosts.id(host);
-        let peer = (host, o.flow.key.remote.ip());
-        let hash = self.echoes.hasher().hash_one(peer);
-        let make = || (peer, EchoHour::default());
-        let entered = self.echoes.enter(hash, |known| *known == peer, make, |_| true);
-        let Some(Entered { value: echoes, .. }) = entered else { return };
-        let bytes = echoes.echo(o.at, payload);
-        let most = self.settings.icmp_bytes;
-        if bytes >= most.saturating_mul(1 << (2 * u32::from(echoes.told)).min(40)) {
-            echoes.told = echoes.told.saturating_add(1);
-            let largest = echoes.largest();
-            let at = At { place: network(peer.1), host, service: None };
-            let key = named(&self.hosts, &self.workloads, at, 0);
-            let service = Service::new(o.flow.key.transport, 0);
-            let key = EpisodeKey { service, ..key };
-            self.told.push(Told::of_host(key, o.at, What::Echoes { bytes, largest }));
-        }
-    }
-
     /// Takes in who owns a flow: the episode is that workload's from now on.
     pub(crate) fn adopt_owner(
         &mut self,
@@ -682,81 +527,6 @@ impl Episodes {
 /// Keys that give way within an hour, from which on it is a flood: a sixteenth of the table.
 const fn flood_of(capacity: usize) -> u64 {
     (capacity / 16) as u64 + 16
-}
-
-/// Whether a number passes a threshold, or four, sixteen, ... times it.
-fn crosses(before: f64, after: f64, threshold: f64) -> bool {
-    let steps =
-        |value: f64| if value < threshold { -1.0 } else { (value / threshold).log(4.0).floor() };
-    steps(after) > steps(before)
-}
-
-/// Whether what a Host field says is an address, with or without a port.
-fn is_bare_address(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok()
-        || host.parse::<std::net::SocketAddr>().is_ok()
-        || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
-        || host.is_empty()
-}
-
-fn network(address: IpAddr) -> Place<'static> {
-    match DestinationKey::network_of(address) {
-        DestinationKey::Network(network) => Place::Network(network),
-        _ => Place::Network(IpNet::from(address)),
-    }
-}
-
-/// The most lasting name of a flow's destination: what DNS or the client itself called it, else its
-/// autonomous system, else its network.
-fn place_of<'a>(
-    bound: &'a SpaceSaving<(IpAddr, IpAddr), Box<str>>,
-    asn: Option<&dyn AsnOf>,
-    flow: &FlowFacts<'a>,
-) -> Place<'a> {
-    if let Some(name) = flow.bound_name {
-        return Place::Domain(suffix::registered_name(name));
-    }
-    let ends = (flow.key.local.ip(), flow.key.remote.ip());
-    let hash = bound.hasher().hash_one(ends);
-    if let Some(name) = bound.find(hash, |known| *known == ends) {
-        return Place::Domain(suffix::registered_name(name));
-    }
-    match asn.and_then(|asn| asn.asn(ends.1)) {
-        Some(number) => Place::Asn(number),
-        None => network(ends.1),
-    }
-}
-
-/// The key as reports tell of it.
-fn named(hosts: &Hosts, workloads: &[Workload], at: At<'_>, workload: u16) -> EpisodeKey {
-    let workload = match workload {
-        0 => hosts.workload(at.host),
-        place => workloads.get(usize::from(place)).cloned().unwrap_or(Workload::Host),
-    };
-    let service = at.service.unwrap_or(ANY_SERVICE);
-    EpisodeKey { workload, destination: at.place.own(), service }
-}
-
-/// Every service: IP protocol 0 is on no wire of IPv4.
-const ANY_SERVICE: Service = Service::new(Transport::Other(0), 0);
-
-/// The key of what concerns all destinations of a host.
-fn host_key(workload: Workload) -> EpisodeKey {
-    let everywhere = IpNet::V4(ipnet::Ipv4Net::default());
-    EpisodeKey { workload, destination: DestinationKey::Network(everywhere), service: ANY_SERVICE }
-}
-
-/// The key of what is asked for below a name.
-fn asked_key(hosts: &Hosts, host: u16, asked: AskedAt<'_>) -> EpisodeKey {
-    let destination = match asked {
-        AskedAt::Domain(name) => DestinationKey::Domain(name.into()),
-        AskedAt::Resolver(address) => DestinationKey::Network(IpNet::from(address)),
-    };
-    EpisodeKey {
-        workload: hosts.workload(host),
-        destination,
-        service: Service::new(Transport::Udp, DNS),
-    }
 }
 
 #[cfg(test)]

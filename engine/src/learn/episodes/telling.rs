@@ -3,7 +3,7 @@
 use super::episode::{Episode, mark};
 use super::host::Hosts;
 use super::key::At;
-use super::named;
+use super::naming::named;
 use crate::certify::authority::Authority;
 use crate::certify::episode::scored;
 use crate::learn::approved::Envelope;
@@ -365,7 +365,7 @@ impl Voice<'_> {
     }
 
     pub(super) fn flood(&mut self, host: u16, at: Timestamp, gone: u64) {
-        let key = super::host_key(self.hosts.workload(host));
+        let key = super::naming::host_key(self.hosts.workload(host));
         self.told.push(Told::of_host(key, at, What::Flood { gone }));
     }
 

