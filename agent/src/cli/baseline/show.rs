@@ -3,9 +3,10 @@
 use super::args::{DiffArgs, ShowArgs};
 use super::certify::table;
 use super::files::{Source, UNTOUCHED, anchors, calendar, certificate};
-use crate::baseline::{BaselineFileError, read_baseline, read_certificate};
+use crate::baseline::{BaselineFileError, Job, jobs, read_baseline, read_certificate};
 use crate::chain::Complaint;
 use crate::cli::args::Format;
+use crate::cli::contain::load;
 use crate::cli::{Console, Outcome, cannot_write};
 use crate::clock;
 use sekisho_engine::certify::coverage::{Covered, covered};
@@ -13,6 +14,7 @@ use sekisho_engine::certify::review;
 use sekisho_schema::certificate::Certificate;
 use serde::Serialize;
 use std::io::Write;
+use std::path::Path;
 
 /// Everything that is known.
 #[derive(Serialize)]
@@ -20,6 +22,8 @@ struct Shown<'a> {
     role: &'a str,
     host_weeks: f64,
     covered: &'a [Covered],
+    /// Jobs of this host, where its record is among those that are read.
+    jobs: &'a [Job],
     baseline: u64,
     destinations: usize,
     undecided: usize,
@@ -33,11 +37,18 @@ pub(super) fn show(args: &ShowArgs, console: &mut Console<'_>) -> Result<Outcome
         .filter(|certificate| certificate.role == source.pool.role);
     let hosts: Vec<Covered> =
         source.records.iter().map(|record| covered(record, &calendar)).collect();
+    let own = load(&args.source.config)?.host;
+    let jobs = source
+        .records
+        .iter()
+        .rfind(|record| record.host == own)
+        .map_or_else(Vec::new, |record| jobs(Path::new("/"), record));
     let undecided = review::list(&source.pool, &source.baseline).len();
     let shown = Shown {
         role: &source.pool.role,
         host_weeks: source.pool.host_weeks(),
         covered: &hosts,
+        jobs: &jobs,
         baseline: source.baseline.version,
         destinations: source.baseline.entry.len(),
         undecided,
@@ -75,6 +86,18 @@ fn tell(shown: &Shown<'_>, out: &mut dyn Write) -> std::io::Result<()> {
             host.destinations_new
         )?;
         writeln!(out, "    {}", host.sentence)?;
+    }
+    let missing: Vec<&str> =
+        shown.jobs.iter().filter(|job| !job.covered).map(|job| job.name.as_str()).collect();
+    if !shown.jobs.is_empty() {
+        writeln!(
+            out,
+            "  jobs of this host: {} of {} ran or had their turn{}{}",
+            shown.jobs.len() - missing.len(),
+            shown.jobs.len(),
+            if missing.is_empty() { "" } else { "; not learned: " },
+            missing.join(", ")
+        )?;
     }
     match shown.certificate {
         Some(certificate) => table(certificate, out),
