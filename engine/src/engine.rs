@@ -283,6 +283,12 @@ impl Engine {
         &mut self.episodes
     }
 
+    /// Asks from now on who owns the first flow of each new episode of this host, so that it is told of the
+    /// workload.
+    pub fn ask_owners(&mut self) {
+        self.episodes.ask_owners();
+    }
+
     /// What scores may do, by whose promise.
     #[must_use]
     pub const fn authority(&self) -> &Authority {
@@ -416,7 +422,8 @@ impl Engine {
             {
                 approved.note(name, address, o.at, most_approved);
             }
-            detectors.observe(o, &outlook, (learned, episodes, authority), signals)
+            let memory = (&mut *learned, &mut *episodes, &mut *authority);
+            detectors.observe(o, &outlook, memory, signals)
         };
         match step {
             Step::Deadline(due) => tracker.handle_timeout(due, &mut observer),
@@ -427,6 +434,9 @@ impl Engine {
         }
         if self.approved.has_changed() {
             self.tell_approved();
+        }
+        while let Some(flow) = self.episodes.next_to_ask() {
+            self.queue.push_back(Output::AskOwner(flow));
         }
     }
 

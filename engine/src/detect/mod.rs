@@ -136,7 +136,7 @@ impl Detectors {
         if self.behaviours.is_on() {
             episodes.note(o, || outlook.host(o.flow.key.local.ip()));
         }
-        let appetite = self.observe_kind(o, outlook, (learned, episodes), emit);
+        let appetite = self.observe_kind(o, outlook, (learned, &mut *episodes), emit);
         if episodes.has_told() {
             self.behaviours.speak(o, outlook.policy, (episodes, authority), emit);
         }

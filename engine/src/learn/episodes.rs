@@ -34,7 +34,6 @@ use sekisho_schema::episode::{
 };
 use sekisho_schema::{FlowKey, Process, Timestamp};
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 /// The port of TLS on the web.
@@ -45,6 +44,8 @@ const DNS: u16 = 53;
 const ODD: usize = 1024;
 /// Payload within which a name may still come.
 const HELLO: u64 = 4096;
+/// Flows whose owner is asked for at once.
+const ASKED: usize = 256;
 /// The largest number of workloads told apart.
 const WORKLOADS: usize = 4096;
 /// Tables' keys by which the hashes of two rows of a sketch differ, and other seeds.
@@ -103,6 +104,11 @@ pub struct Episodes {
     hosts: Hosts,
     workloads: Vec<Workload>,
     odd: BTreeMap<FlowKey, Oddities>,
+    asks_owners: bool,
+    /// Episodes whose workload is not known yet, by the flow whose owner was asked for; and whether the
+    /// baseline was being learned then.
+    asked: BTreeMap<FlowKey, (Key, bool)>,
+    to_ask: Vec<FlowKey>,
     /// The flow in which TLS began last, without a name so far.
     tls: Option<FlowKey>,
     /// A first burst that waits for the name.
@@ -142,6 +148,9 @@ impl Episodes {
             hosts: Hosts::new(limits.learned_hosts),
             workloads: vec![Workload::Host],
             odd: BTreeMap::new(),
+            asks_owners: false,
+            asked: BTreeMap::new(),
+            to_ask: Vec::new(),
             tls: None,
             waiting: None,
             finished: Vec::new(),
@@ -240,11 +249,11 @@ impl Episodes {
                 (named(&self.hosts, &self.workloads, slot.key.at(), slot.value.workload), score)
             })
         });
-        let envelopes = self.envelopes.slots().filter_map(|slot| {
+        let envelopes = self.envelopes.slots().filter_map(move |slot| {
             let score = telling::approved(&slot.value)?;
             Some((named(&self.hosts, &self.workloads, slot.key.at(), 0), score))
         });
-        let names = self.names.slots().filter_map(|slot| {
+        let names = self.names.slots().filter_map(move |slot| {
             let score = telling::dns(&slot.value)?;
             Some((asked_key(&self.hosts, slot.key.0, slot.key.1.at()), score))
         });
@@ -281,6 +290,7 @@ impl Episodes {
     fn contact(&mut self, o: &Observation<'_>, at: Timestamp, regard: &Regard<'_>) {
         let host = self.hosts.id(regard.host);
         let hosts = self.adopted(&o.flow, host);
+        let asks = self.asks_owners && host == 0 && self.asked.len() < ASKED;
         let odd = self.odd.remove(&o.flow.key).unwrap_or_default();
         let Some((episode, key, is_new, mut voice)) = self.episode(o, at, host, true) else {
             return;
@@ -297,6 +307,11 @@ impl Episodes {
             voice.first_seen(key, episode, at);
         }
         voice.contact(key, episode, at, window, is_new_hour || !odd.is_empty());
+        if asks && is_new {
+            let key = key.own();
+            self.asked.insert(o.flow.key, (key, regard.is_learning));
+            self.to_ask.push(o.flow.key);
+        }
     }
 
     /// Takes payload in either direction of a flow that the inside began.
@@ -474,19 +489,25 @@ impl Episodes {
         (*count).max(*fleet).max(1)
     }
 
-    /// Takes in who owns a flow: the episode is that workload's from now on.
-    pub(crate) fn adopt_owner(
-        &mut self,
-        o: &FlowFacts<'_>,
-        process: &Process,
-        regard: &Regard<'_>,
-    ) {
+    /// Asks from now on who owns the first flow of each new episode of the own host.
+    pub(crate) const fn ask_owners(&mut self) {
+        self.asks_owners = true;
+    }
+
+    /// The next flow whose owner is to be asked for.
+    pub(crate) fn next_to_ask(&mut self) -> Option<FlowKey> {
+        self.to_ask.pop()
+    }
+
+    /// Takes in who owns a flow that was asked about: its episode is that workload's from now on.
+    pub(crate) fn adopt_owner(&mut self, flow: &FlowKey, process: Option<&Process>) {
+        let Some((key, is_learning)) = self.asked.remove(flow) else { return };
         let workload = match process {
-            Process { container: Some(container), .. } => {
+            Some(Process { container: Some(container), .. }) => {
                 Workload::Container(container.as_str().into())
             }
-            Process { unit: Some(unit), .. } => Workload::Unit(unit.as_str().into()),
-            Process { exe: Some(exe), .. } => Workload::Program(exe.as_str().into()),
+            Some(Process { unit: Some(unit), .. }) => Workload::Unit(unit.as_str().into()),
+            Some(Process { exe: Some(exe), .. }) => Workload::Program(exe.as_str().into()),
             _ => return,
         };
         let known = self.workloads.iter().position(|known| *known == workload);
@@ -499,14 +520,10 @@ impl Episodes {
             }
             None => return,
         };
-        let host = self.hosts.id(regard.host);
-        let Self { table, bound, asn, .. } = self;
-        let service = Service::new(o.key.transport, o.key.remote.port());
-        let key = At { place: place_of(bound, asn.as_deref(), o), host, service: Some(service) };
-        let hash = key.hash(table.hasher());
-        if let Some(episode) = table.find_mut(hash, |known| known.at() == key) {
+        let hash = key.at().hash(self.table.hasher());
+        if let Some(episode) = self.table.find_mut(hash, |known| *known == key) {
             episode.workload = u16::try_from(place).unwrap_or(0);
-            if is_new && !regard.is_learning {
+            if is_new && !is_learning {
                 episode.oddities = episode.oddities.with(Oddity::NewProcess.into());
             }
         }

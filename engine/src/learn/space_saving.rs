@@ -235,7 +235,6 @@ impl<K: Keep, V: Keep> SpaceSaving<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::hash::BuildHasher;
 
     fn table(capacity: usize) -> SpaceSaving<u64, u32> {
         SpaceSaving::new(capacity, 7, |state, key| state.hash_one(key))

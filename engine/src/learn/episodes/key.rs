@@ -5,7 +5,6 @@ use ahash::RandomState;
 use ipnet::IpNet;
 use sekisho_schema::Transport;
 use sekisho_schema::episode::{DestinationKey, PortClass, Service};
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 /// A destination at hand: nothing is copied to look for it.

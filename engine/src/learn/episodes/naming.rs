@@ -9,7 +9,6 @@ use crate::learn::suffix;
 use ipnet::IpNet;
 use sekisho_schema::Transport;
 use sekisho_schema::episode::{DestinationKey, EpisodeKey, Service, Workload};
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 pub(super) fn network(address: IpAddr) -> Place<'static> {

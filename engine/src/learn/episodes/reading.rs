@@ -13,7 +13,6 @@ use crate::learn::suffix;
 use sekisho_schema::episode::{Channel, EpisodeKey, Oddity, Service};
 use sekisho_schema::finding::Direction;
 use sekisho_schema::{FlowKey, Transport};
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 impl Episodes {
@@ -36,6 +35,7 @@ impl Episodes {
             }
             ObservationKind::Ended => {
                 self.odd.remove(&flow.key);
+                self.asked.remove(&flow.key);
                 self.waiting = self.waiting.filter(|(waiting, _)| *waiting != flow.key);
             }
             ObservationKind::Head { toward: Toward::Remote, bytes } => self.head(flow, bytes),

@@ -12,7 +12,6 @@ use crate::learn::oddity::Oddities;
 use sekisho_schema::episode::Workload;
 use sekisho_schema::{FlowKey, Timestamp, Transport};
 use sha2::{Digest, Sha256};
-use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 
 /// What the bytes begin with; another layout has another number.
@@ -77,7 +76,7 @@ impl Episodes {
         self.waiting.keep(&mut out);
         self.gone.keep(&mut out);
         self.lost.keep(&mut out);
-        let digest = Sha256::digest(&out);
+        let digest = Sha256::digest(&out).0;
         out.extend_from_slice(&digest);
         out
     }
@@ -95,7 +94,7 @@ impl Episodes {
             .checked_sub(DIGEST)
             .and_then(|at| bytes.split_at_checked(at))
             .ok_or(RestoreEpisodesError::NotWhole)?;
-        if Sha256::digest(body).as_slice() != digest {
+        if Sha256::digest(body).0.as_slice() != digest {
             return Err(RestoreEpisodesError::NotWhole);
         }
         let mut from = body.get(MAGIC.len()..).unwrap_or_default();
