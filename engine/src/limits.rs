@@ -28,7 +28,7 @@ pub struct Limits {
     pub asked_domains: usize,
     /// Addresses, by host, of which it is counted what echoes to them carry.
     pub echo_peers: usize,
-    /// Addresses, by host, whose name was said by the client alone.
+    /// Addresses, by host, whose name is remembered beyond its time to live, or was said by the client alone.
     pub named_peers: usize,
     /// Inside hosts that are told apart by the learning stage; the others share one place.
     pub learned_hosts: usize,
@@ -79,7 +79,7 @@ impl Default for Limits {
             envelopes: 1 << 14,
             asked_domains: 1 << 14,
             echo_peers: 4096,
-            named_peers: 8192,
+            named_peers: 1 << 14,
             learned_hosts: 4096,
             recent_findings: 1 << 16,
             findings_of_detector: 1000,

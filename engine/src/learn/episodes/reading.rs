@@ -15,6 +15,9 @@ use sekisho_schema::finding::Direction;
 use sekisho_schema::{FlowKey, Transport};
 use std::net::IpAddr;
 
+/// First bytes that are judged: heads that grow are told again.
+const JUDGED: usize = 256;
+
 impl Episodes {
     /// Takes what was read in a flow that concerns neither its rhythm nor its volume.
     pub(crate) fn note(&mut self, o: &Observation<'_>, host: impl FnOnce() -> Option<IpAddr>) {
@@ -48,7 +51,7 @@ impl Episodes {
             ObservationKind::Name { name, .. } => {
                 self.tls = self.tls.filter(|tls| *tls != flow.key);
                 if flow.bound_name.is_none() {
-                    self.bind(flow, name);
+                    self.bind(flow, suffix::registered_name(name));
                 }
             }
             ObservationKind::Request { toward: Toward::Remote, head } if !head.is_connect() => {
@@ -58,6 +61,10 @@ impl Episodes {
                 }
             }
             ObservationKind::Started => {
+                // A flow outlives the binding of its name.
+                if let Some(name) = flow.bound_name {
+                    self.bind(flow, suffix::registered_name(name));
+                }
                 let id = self.hosts.id(host());
                 let Some(host) = self.hosts.of(id) else { return };
                 let most = self.settings.fan_out;
@@ -85,7 +92,7 @@ impl Episodes {
         } else if key.remote.port() == HTTPS {
             self.find_odd(key, Oddity::NotTls443);
         }
-        if is_fully_encrypted(bytes) {
+        if is_fully_encrypted(bytes.get(..JUDGED).unwrap_or(bytes)) {
             self.find_odd(key, Oddity::EncryptedFirstPayload);
         }
     }
@@ -99,7 +106,8 @@ impl Episodes {
         *known = known.with(oddity.into());
     }
 
-    /// Binds the name that a client said itself, for want of one that DNS gave.
+    /// Binds the registered name that DNS gave, or for want of one that the client said itself, for as long
+    /// as there is no other.
     fn bind(&mut self, flow: &FlowFacts<'_>, name: &str) {
         let ends = (flow.key.local.ip(), flow.key.remote.ip());
         let hash = self.bound.hasher().hash_one(ends);

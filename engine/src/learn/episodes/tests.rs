@@ -351,3 +351,36 @@ fn what_is_damaged_of_another_layout_or_too_large_is_refused_and_changes_nothing
     assert_eq!(episodes(16).restore(&saved), Err(RestoreEpisodesError::NotWhole));
     assert_eq!(other.restore(&saved), Ok(()));
 }
+
+#[test]
+fn a_flow_that_outlives_the_binding_of_its_name_stays_one_episode() {
+    let mut episodes = episodes(64);
+    let named = facts(remote(9), 443, Some("tunnel.example.net"), (0, 0));
+    episodes.note(&seen(START, named, ObservationKind::Started), || None);
+    burst(&mut episodes, 1.0, remote(9), Some("tunnel.example.net"));
+    burst(&mut episodes, 4000.0, remote(9), None);
+    assert_eq!(episodes.len(), 1);
+    assert_eq!(score(&episodes, "example.net", Channel::Persistence).unwrap().score, 2.0);
+}
+
+#[test]
+fn the_owner_of_the_first_flow_is_asked_for_and_told() {
+    let mut episodes = episodes(64);
+    episodes.ask_owners();
+    burst(&mut episodes, 0.0, remote(9), None);
+    burst(&mut episodes, 60.0, remote(9), None);
+    let flow = episodes.next_to_ask().unwrap();
+    assert_eq!(episodes.next_to_ask(), None, "once an episode");
+    let process = Process {
+        pid: 7,
+        exe: Some("/usr/sbin/agent".to_owned()),
+        cgroup: None,
+        unit: Some("agent.service".to_owned()),
+        container: None,
+        source: Default::default(),
+        certainty: Default::default(),
+    };
+    episodes.adopt_owner(&flow, Some(&process));
+    let mut keys = episodes.scores().map(|(key, _)| key.workload.to_string());
+    assert_eq!(keys.next().as_deref(), Some("unit:agent.service"));
+}
