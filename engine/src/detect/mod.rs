@@ -165,7 +165,7 @@ impl Detectors {
                 sighting::observe_endpoint(o, outlook, &mut self.unknown, emit);
                 self.observe_more(o, emit);
                 if self.behaviours.is_on()
-                    && let Some(regard) = regard(o, outlook, learned)
+                    && let Some((_, regard)) = regard(o, outlook, learned)
                 {
                     episodes.burst(o, &regard);
                 }
@@ -216,14 +216,20 @@ impl Detectors {
                 self.wire.observe(o, outlook, &mut self.hearsay, emit);
             }
             ObservationKind::Volume { bytes_out, bytes_in } => {
-                if self.behaviours.is_on() {
-                    observe_bytes(o, outlook, (bytes_out, bytes_in), learned, episodes);
+                if bytes_out > 0 {
+                    self.observe_more(o, emit);
                 }
-                if bytes_out == 0 {
+                let bytes = (bytes_out, bytes_in);
+                let Some((key, regard)) = regard(o, outlook, learned) else {
+                    if self.behaviours.is_on() {
+                        observe_others(o, outlook, bytes, episodes);
+                    }
                     return Appetite::Enough;
+                };
+                if self.behaviours.is_on() {
+                    episodes.volume(o, bytes, &regard);
                 }
-                self.observe_more(o, emit);
-                if let Some(key) = unapproved(o, outlook) {
+                if let Some(key) = key.filter(|_| bytes_out > 0) {
                     self.allowances.observe_volume(o, &key, bytes_out, outlook, learned, emit);
                 }
             }
@@ -293,26 +299,13 @@ fn observe_known(o: &Observation<'_>, outlook: &Outlook<'_>, emit: &mut Vec<Sign
     }
 }
 
-/// The destination of a flow that this side began and that no person approved.
-fn unapproved(o: &Observation<'_>, outlook: &Outlook<'_>) -> Option<DestinationKey> {
-    let flow = &o.flow;
-    let remote = flow.key.remote.ip();
-    if flow.route != Route::Egress
-        || flow.direction != Direction::Outbound
-        || outlook.approvals.cover(remote, flow.bound_name)
-    {
-        return None;
-    }
-    let host = outlook.host(flow.key.local.ip());
-    Some(first_seen::destination(host, remote, flow.bound_name))
-}
-
-/// How policy and baseline regard a flow that this side began; `None` for any other.
+/// How policy and baseline regard a flow that this side began, and its destination where no person
+/// approved it; `None` for any other flow.
 fn regard<'a>(
     o: &Observation<'_>,
     outlook: &Outlook<'a>,
     learned: &Destinations,
-) -> Option<Regard<'a>> {
+) -> Option<(Option<DestinationKey>, Regard<'a>)> {
     let flow = &o.flow;
     if flow.route != Route::Egress || flow.direction != Direction::Outbound {
         return None;
@@ -320,40 +313,36 @@ fn regard<'a>(
     let remote = flow.key.remote.ip();
     let host = outlook.host(flow.key.local.ip());
     let object = outlook.approvals.covering(remote, flow.bound_name);
-    let is_known =
-        object.is_none() && learned.knows(&first_seen::destination(host, remote, flow.bound_name));
+    let is_approved = object.is_some();
+    let key = (!is_approved).then(|| first_seen::destination(host, remote, flow.bound_name));
+    let is_known = key.as_ref().is_some_and(|key| learned.knows(key));
     let is_learning = outlook.is_learning(o.at, learned);
-    Some(Regard { host, object, is_known, is_learning })
+    Some((key, Regard { host, object, is_known, is_learning }))
 }
 
-/// Hands payload to the episodes: what left, what strangers were answered, what hosts of the inside pulled.
-fn observe_bytes(
+/// Hands payload of other flows to the episodes: what strangers were answered, what hosts of the inside
+/// pulled from each other.
+fn observe_others(
     o: &Observation<'_>,
     outlook: &Outlook<'_>,
     (bytes_out, bytes_in): (u64, u64),
-    learned: &Destinations,
     episodes: &mut Episodes,
 ) {
     let ends = (o.flow.key.local.ip(), o.flow.key.remote.ip());
-    match (o.flow.route, o.flow.direction) {
-        (Route::Egress, Direction::Outbound) => {
-            if let Some(regard) = regard(o, outlook, learned) {
-                episodes.volume(o, (bytes_out, bytes_in), &regard);
-            }
-        }
-        (Route::Egress, Direction::Inbound) => {
+    match o.flow.route {
+        Route::Egress => {
             if bytes_out > 0 && !outlook.approvals.cover(ends.1, o.flow.bound_name) {
                 episodes.answered(o.at, outlook.host(ends.0), bytes_out);
             }
         }
-        (Route::Inside, _) => {
+        Route::Inside => {
             for (end, bytes) in [(ends.0, bytes_in), (ends.1, bytes_out)] {
                 if bytes > 0 && !end.is_multicast() {
                     episodes.pulled(o.at, outlook.host(end), bytes);
                 }
             }
         }
-        (Route::Transit, _) => {}
+        Route::Transit => {}
     }
 }
 
