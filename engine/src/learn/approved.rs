@@ -82,6 +82,9 @@ impl Envelope {
     /// first 28 days.
     pub fn add(&mut self, at: Timestamp, bytes: u64) -> Option<f64> {
         self.turn_to(day_of(at));
+        if self.is_over(at) {
+            self.begin_anew(at);
+        }
         self.today = self.today.saturating_add(bytes);
         let score = self.score()?;
         if score > self.highest_score {
@@ -102,6 +105,19 @@ impl Envelope {
         let day = ((today + DAY_FLOOR) / (self.usual_day + DAY_FLOOR)).log10();
         let week = self.six_before + today;
         Some(day.max(((week + WEEK_FLOOR) / (self.usual_week + WEEK_FLOOR)).log10()))
+    }
+
+    /// Whether its seven days are over.
+    #[must_use]
+    pub fn is_over(&self, at: Timestamp) -> bool {
+        day_of(at) >= self.began.saturating_add(WEEK)
+    }
+
+    /// The highest score is looked for anew from now on.
+    pub fn begin_anew(&mut self, at: Timestamp) {
+        self.began = day_of(at);
+        self.highest_score = f64::NEG_INFINITY;
+        self.told = 0.0;
     }
 
     /// When the score was highest within seven days.
@@ -139,11 +155,6 @@ impl Envelope {
             for _ in 0..passed.max(0) {
                 self.end_day();
             }
-        }
-        if day >= self.began.saturating_add(WEEK) {
-            self.began = day;
-            self.highest_score = f64::NEG_INFINITY;
-            self.told = 0.0;
         }
     }
 

@@ -109,8 +109,7 @@ impl NameInformation {
         let hour = self.hour.ask(at, HOUR, below, bytes);
         let day = self.day.ask(at, DAY, below, bytes);
         if at.since(self.began) >= WEEK || at < self.began {
-            (self.began, self.highest_at) = (at, at);
-            (self.highest_hour, self.highest_day) = (0.0, 0.0);
+            self.begin_anew(at);
         }
         // The two may be highest at different times: then the score, the larger of them, is that of one.
         if hour > self.highest_hour || day > self.highest_day {
@@ -119,6 +118,18 @@ impl NameInformation {
             self.highest_at = at;
         }
         (hour, day)
+    }
+
+    /// Whether its seven days are over, or will be within the hour.
+    #[must_use]
+    pub fn is_over(&self, at: Timestamp) -> bool {
+        at.after(HOUR).since(self.began) >= WEEK
+    }
+
+    /// The highest is looked for anew from now on.
+    pub const fn begin_anew(&mut self, at: Timestamp) {
+        (self.began, self.highest_at) = (at, at);
+        (self.highest_hour, self.highest_day) = (0.0, 0.0);
     }
 
     /// The score at its highest within seven days, in bytes an hour.

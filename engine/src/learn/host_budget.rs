@@ -31,8 +31,7 @@ impl HostDay {
             (self.day, self.net, self.answered) = (day, 0, 0);
         }
         if day >= self.began.saturating_add(DAYS) {
-            self.began = day;
-            (self.highest_net, self.highest_answered) = (0, 0);
+            self.begin_anew(at);
         }
         self.net = self.net.saturating_add(net);
         self.answered = self.answered.saturating_add(answered);
@@ -42,6 +41,18 @@ impl HostDay {
             self.highest_at = at;
         }
         bytes
+    }
+
+    /// Whether its seven days are over.
+    #[must_use]
+    pub fn is_over(&self, at: Timestamp) -> bool {
+        self.began > 0 && day_of(at) >= self.began.saturating_add(DAYS)
+    }
+
+    /// The largest day is looked for anew from now on.
+    pub fn begin_anew(&mut self, at: Timestamp) {
+        self.began = day_of(at);
+        (self.highest_net, self.highest_answered) = (0, 0);
     }
 
     /// Bytes of the largest day.

@@ -182,7 +182,6 @@ impl<K, V> SpaceSaving<K, V> {
     }
 
     /// The same, to be written.
-    #[cfg(test)]
     pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut Slot<K, V>> {
         self.slots.iter_mut()
     }

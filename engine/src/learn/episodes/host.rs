@@ -69,6 +69,10 @@ impl Hosts {
         self.all.iter()
     }
 
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Host> {
+        self.all.iter_mut()
+    }
+
     /// Whether no host but the own was seen.
     pub(super) const fn is_alone(&self) -> bool {
         self.all.len() <= 1

@@ -384,3 +384,25 @@ fn the_owner_of_the_first_flow_is_asked_for_and_told() {
     let mut keys = episodes.scores().map(|(key, _)| key.workload.to_string());
     assert_eq!(keys.next().as_deref(), Some("unit:agent.service"));
 }
+
+#[test]
+fn weeks_of_hosts_names_and_envelopes_are_handed_on_too() {
+    let mut episodes = busy();
+    let known = Regard { is_known: true, ..NEW };
+    // Hours pass as in the engine, so that no week ends unseen.
+    for hour in 400 * 2..400 * 2 + 24 * 15 {
+        let at = f64::from(hour) * 3600.0;
+        episodes.turn_hour(after(at));
+        volume(&mut episodes, at + 1.0, remote(77), (1_000_000, 0), &known);
+        volume(&mut episodes, at + 2.0, remote(400), (500_000, 0), &NEW);
+    }
+    let (finished, _) = episodes.take_finished();
+    for channel in [Channel::HostBudget, Channel::Dns, Channel::Approved, Channel::Allowance] {
+        let of = finished.iter().filter(|episode| episode.score(channel).is_some()).count();
+        assert!(of > 0, "{channel}");
+    }
+    let live = episodes.records().find(|episode| episode.net > 0).unwrap();
+    assert!(
+        live.up >= live.net && live.score(Channel::Allowance).unwrap().score == live.net as f64
+    );
+}
