@@ -127,7 +127,7 @@ impl NameInformation {
     }
 
     /// The highest is looked for anew from now on.
-    pub const fn begin_anew(&mut self, at: Timestamp) {
+    pub fn begin_anew(&mut self, at: Timestamp) {
         (self.began, self.highest_at) = (at, at);
         (self.highest_hour, self.highest_day) = (0.0, 0.0);
     }

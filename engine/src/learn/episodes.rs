@@ -542,19 +542,21 @@ impl Episodes {
         let mut over = Vec::new();
         for host in self.hosts.all_mut().filter(|host| host.day.is_over(at)) {
             let score = telling::host_budget(&host.day).filter(|score| score.score > 0.0);
-            over.extend(score.map(|score| of_channel(host_key(host.workload()), score, at)));
+            over.extend(
+                score.map(|score| telling::of_channel(host_key(host.workload()), score, at)),
+            );
             host.day.begin_anew(at);
         }
         for slot in self.names.slots_mut().filter(|slot| slot.value.is_over(at)) {
             let score = telling::dns(&slot.value).filter(|score| score.score > 0.0);
             let key = || asked_key(&self.hosts, slot.key.0, slot.key.1.at());
-            over.extend(score.map(|score| of_channel(key(), score, at)));
+            over.extend(score.map(|score| telling::of_channel(key(), score, at)));
             slot.value.begin_anew(at);
         }
         for slot in self.envelopes.slots_mut().filter(|slot| slot.value.is_over(at)) {
             let key = || named(&self.hosts, &self.workloads, slot.key.at(), 0);
             let score = telling::approved(&slot.value);
-            over.extend(score.map(|score| of_channel(key(), score, at)));
+            over.extend(score.map(|score| telling::of_channel(key(), score, at)));
             slot.value.begin_anew(at);
         }
         let room = self.capacity.saturating_sub(self.finished.len());
@@ -572,27 +574,6 @@ impl Episodes {
         self.names.reorder(|_| false);
         self.end_weeks(at);
         self.gone = (self.table.evicted() + self.table.refused(), false);
-    }
-}
-
-/// What a channel said within seven days that are over, of what has no bursts of its own.
-fn of_channel(key: EpisodeKey, score: EpisodeScore, at: Timestamp) -> baseline::Episode {
-    baseline::Episode {
-        key,
-        first_at: at.before(episode::LASTS),
-        last_at: score.at,
-        contacts: 0,
-        days: 0,
-        hours: 0,
-        up: 0,
-        down: 0,
-        net: 0,
-        rhythm: 0.0,
-        proven_at: None,
-        oddities: Vec::new(),
-        users: 0,
-        scores: vec![score],
-        crossings: Vec::new(),
     }
 }
 

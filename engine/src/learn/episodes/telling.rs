@@ -1,6 +1,6 @@
 //! When something is to be told of an episode, and what.
 
-use super::episode::{Episode, mark};
+use super::episode::{Episode, LASTS, mark};
 use super::host::Hosts;
 use super::key::At;
 use super::naming::named;
@@ -203,6 +203,27 @@ pub(super) fn dns(names: &NameInformation) -> Option<EpisodeScore> {
 /// The score of a host's largest day.
 pub(super) fn host_budget(day: &HostDay) -> Option<EpisodeScore> {
     scored(Channel::HostBudget, day.highest_at(), day.inputs())
+}
+
+/// What a channel said within seven days that are over, of what has no bursts of its own.
+pub(super) fn of_channel(key: EpisodeKey, score: EpisodeScore, at: Timestamp) -> baseline::Episode {
+    baseline::Episode {
+        key,
+        first_at: at.before(LASTS),
+        last_at: score.at,
+        contacts: 0,
+        days: 0,
+        hours: 0,
+        up: 0,
+        down: 0,
+        net: 0,
+        rhythm: 0.0,
+        proven_at: None,
+        oddities: Vec::new(),
+        users: 0,
+        scores: vec![score],
+        crossings: Vec::new(),
+    }
 }
 
 /// Who is half-way to a threshold.
