@@ -378,6 +378,20 @@ impl Oddity {
         Self::SelfSigned,
     ];
 
+    /// Its name in documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EncryptedFirstPayload => "encrypted-first-payload",
+            Self::HttpToAddress => "http-to-address",
+            Self::NewProcess => "new-process",
+            Self::NoName => "no-name",
+            Self::NoServerName => "no-server-name",
+            Self::NotTls443 => "not-tls443",
+            Self::SelfSigned => "self-signed",
+        }
+    }
+
     /// The term of the sum that it enters: of those of one term only the strongest counts.
     #[must_use]
     pub const fn term(self) -> &'static str {
@@ -567,6 +581,19 @@ mod tests {
         assert_eq!(serde_json::from_str::<EpisodeScore>(&text).unwrap(), score);
         for bad in [r#"{"sideways":1.0}"#, r#"{"up":1.0,"up":2.0}"#] {
             assert!(serde_json::from_str::<ScoreInputs>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_are_written_down() {
+        for oddity in Oddity::ALL {
+            assert_eq!(serde_json::to_value(oddity).unwrap(), oddity.name());
+        }
+        for channel in Channel::ALL {
+            assert_eq!(serde_json::to_value(channel).unwrap(), channel.name());
+        }
+        for tier in Tier::ALL {
+            assert_eq!(serde_json::to_value(tier).unwrap(), tier.name());
         }
     }
 

@@ -75,7 +75,8 @@ pub fn measure(benign: &[Features]) -> Tails {
         let with = benign.iter().filter(|features| features.oddities.contains(oddity)).count();
         (with + 1) as f64 / (count + 1) as f64
     };
-    let oddities = Oddity::ALL.iter().map(|oddity| (name_of(*oddity), share(oddity))).collect();
+    let oddities =
+        Oddity::ALL.iter().map(|oddity| (oddity.name().to_owned(), share(oddity))).collect();
     let names = input::TERMS.iter().filter_map(|name| amounts.remove_entry(name));
     Tails {
         episodes: count as u64,
@@ -98,18 +99,6 @@ pub fn measure_pool<'a>(
         })
         .collect();
     measure(&features)
-}
-
-fn name_of(oddity: Oddity) -> String {
-    let word = format!("{oddity:?}");
-    let mut name = String::with_capacity(word.len() + 4);
-    for letter in word.chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('-');
-        }
-        name.push(letter.to_ascii_lowercase());
-    }
-    name
 }
 
 fn tail_of(name: &str, mut values: Vec<f64>) -> Tail {
@@ -162,24 +151,24 @@ fn share_reaching(tail: &Tail, episodes: u64, value: f64) -> f64 {
 /// The terms of the sum for an episode, ready to be scored and recorded.
 #[must_use]
 pub fn terms(tails: &Tails, features: &Features) -> ScoreInputs {
-    let mut found: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut found = [0.0_f64; input::TERMS.len()];
+    let mut raise = |term: &str, rarity: f64| {
+        let place = input::TERMS.iter().position(|known| *known == term);
+        if let Some(value) = place.and_then(|at| found.get_mut(at)) {
+            *value = value.max(rarity);
+        }
+    };
     for (name, value) in features.amounts() {
         if let Some(tail) = tails.term.iter().find(|tail| tail.name == name) {
-            found.insert(name, -share_reaching(tail, tails.episodes, value).log10());
+            raise(name, -share_reaching(tail, tails.episodes, value).log10());
         }
     }
     // Oddities of one group come together: only the strongest of a group counts.
     for oddity in &features.oddities {
-        let share = tails.oddities.get(&name_of(*oddity)).copied().unwrap_or(1.0);
-        let term = found.entry(oddity.term()).or_insert(0.0);
-        *term = term.max(-share.clamp(f64::MIN_POSITIVE, 1.0).log10());
+        let share = tails.oddities.get(oddity.name()).copied().unwrap_or(1.0);
+        raise(oddity.term(), -share.clamp(f64::MIN_POSITIVE, 1.0).log10());
     }
-    ScoreInputs(
-        input::TERMS
-            .iter()
-            .map(|name| (*name, found.get(name).copied().unwrap_or(0.0).max(0.0)))
-            .collect(),
-    )
+    ScoreInputs(input::TERMS.into_iter().zip(found).collect())
 }
 
 #[cfg(test)]
