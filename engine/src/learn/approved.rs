@@ -223,7 +223,7 @@ mod tests {
 
     /// The middle of a day.
     fn on(day: i64) -> Timestamp {
-        Timestamp::from_nanos(1_779_969_600_000_000_000).after(Span::from_hours(24 * day + 12))
+        Timestamp::from_nanos(1_779_926_400_000_000_000).after(Span::from_hours(24 * day + 12))
     }
 
     /// The prototype's two ratios on whole days.

@@ -20,7 +20,7 @@ use sekisho_schema::episode::{
     Workload, input,
 };
 use sekisho_schema::{Span, Timestamp, Transport};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Hosts that a roll-out is shown on: as many as make a cluster.
 const ROLLED_OUT: usize = 3;
@@ -68,7 +68,6 @@ pub struct Watch {
     last: Option<f64>,
     proven: Option<f64>,
     has_answered: bool,
-    days: BTreeSet<i64>,
     contacts: u64,
     oddities: Vec<Oddity>,
 }
@@ -104,7 +103,6 @@ impl Watch {
         if (hosts as usize) < ROLLED_OUT {
             self.hours.mark(self.hour(at));
         }
-        self.days.insert((at / DAY) as i64);
         self.has_answered |= down > 0.0;
         self.net.add(up as u64, down as u64);
         if self.proven.is_none() && self.rhythm.peak() >= RHYTHM_PROVEN {
@@ -170,7 +168,7 @@ impl Watch {
             first_at: after(self.first),
             last_at: after(last),
             contacts: self.contacts,
-            days: self.days.len() as u32,
+            days: self.hours.days(after(self.first)),
             hours: self.hours.count(),
             up: self.net.up(),
             down: self.net.down(),

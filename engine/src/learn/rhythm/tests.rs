@@ -71,7 +71,6 @@ fn nights_off_and_operator_bursts_cost_what_they_cost_in_the_reference() {
 
 fn null_stream(draw: &mut Draw, kind: u64) -> f64 {
     let mean = 2.0 + 600.0 * draw.unit();
-    let mut normal = 0.0;
     let out = run((0..300).map(|_| {
         let exponential = -(1.0 - draw.unit()).ln();
         match kind % 4 {
@@ -81,7 +80,7 @@ fn null_stream(draw: &mut Draw, kind: u64) -> f64 {
             2 => mean * ((1.0 - draw.unit()).powf(-1.0 / 1.3) - 1.0),
             _ => {
                 // Box and Muller; a log-normal of sigma 2.
-                normal = (-2.0 * (1.0 - draw.unit()).ln()).sqrt()
+                let normal = (-2.0 * (1.0 - draw.unit()).ln()).sqrt()
                     * (std::f64::consts::TAU * draw.unit()).cos();
                 mean * (2.0 * normal).exp()
             }
