@@ -20,6 +20,14 @@ pub fn is_of_the_host(episode: &Episode) -> bool {
     episode.scores.iter().any(|score| score.channel == Channel::HostBudget)
 }
 
+/// Whether an episode is about contacts with a destination outside the baseline: what names or uploads
+/// to usual destinations say has no rhythm, no hours and no volume that could enter a sum.
+#[must_use]
+pub fn has_contacts(episode: &Episode) -> bool {
+    let beside = [Channel::HostBudget, Channel::Dns, Channel::Approved];
+    episode.scores.is_empty() || episode.scores.iter().any(|score| !beside.contains(&score.channel))
+}
+
 /// Which hosts speak to which destination, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct Prevalence {

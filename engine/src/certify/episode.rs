@@ -15,6 +15,9 @@ pub const WEEK_FLOOR: f64 = 5e7;
 /// Hours over which the information of a day in DNS names is spread when it is compared to that of an hour.
 pub const DNS_DAY_HOURS: f64 = 6.0;
 
+/// Bytes of information in names within an hour that no benign key of 940,091 reached (detection.md, section 4.3).
+pub const DNS_TELLS: f64 = 500.0;
+
 /// The score that these inputs make; `None` when one is missing or is not a finite number.
 ///
 /// Whoever reports a score makes it here, so that the record alone gives the same number again.

@@ -1,7 +1,7 @@
 //! The dry-run report: what a certificate would do to what was learned, and what every other threshold would.
 
 use super::bound::poisson_upper;
-use super::cluster::{CLUSTER_HOSTS, Common, Prevalence};
+use super::cluster::{CLUSTER_HOSTS, Common, Prevalence, has_contacts};
 use super::episode::{Channel, EpisodeKey, EpisodeScore, Tier, scored};
 use super::review::{Desk, Standing, id_of};
 use super::season::unusual_moment;
@@ -202,10 +202,7 @@ fn cluster_of(prevalence: &Prevalence, common: &Common) -> Option<u64> {
 fn scores_of(episode: &Episode, hosts: u64, certificate: &Certificate) -> Vec<EpisodeScore> {
     let mut scores: Vec<EpisodeScore> =
         episode.scores.iter().filter(|score| score.channel != Channel::Sum).cloned().collect();
-    let has_sum = !scores
-        .iter()
-        .any(|score| matches!(score.channel, Channel::HostBudget | Channel::Approved));
-    if let Some(tails) = certificate.tails.as_ref().filter(|_| has_sum) {
+    if let Some(tails) = certificate.tails.as_ref().filter(|_| has_contacts(episode)) {
         let inputs = terms(tails, &Features::of(episode, hosts));
         // It is highest when the last of its parts is.
         let at = scores.iter().map(|score| score.at).max().unwrap_or(episode.last_at);

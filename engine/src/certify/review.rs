@@ -2,7 +2,7 @@
 //! person has looked at it and signed.
 
 use super::cluster::{CLUSTER_HOSTS, Prevalence, is_of_the_host};
-use super::episode::{Channel, EpisodeKey, RHYTHM_PROVEN};
+use super::episode::{Channel, DNS_TELLS, EpisodeKey, RHYTHM_PROVEN};
 use sekisho_schema::baseline::{Entry, Episode, Pool, RefusedEntry, RoleBaseline};
 use sekisho_schema::episode::Oddity;
 use sekisho_schema::{Span, Timestamp};
@@ -25,6 +25,11 @@ pub enum Why {
     Large {
         /// Net payload bytes.
         net: u64,
+    },
+    /// Names below it carried information.
+    Names {
+        /// Bytes of it within an hour.
+        bytes: f64,
     },
     /// Something is odd about its protocol.
     Odd {
@@ -49,6 +54,9 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Large { net } => write!(f, "{:.1} MB went up net", *net as f64 / 1e6),
+            Self::Names { bytes } => {
+                write!(f, "names below it carried {bytes:.0} B of information within an hour")
+            }
             Self::Odd { oddity } => f.write_str(oddity.words()),
             Self::Persistent { days } => write!(f, "it came back on {days} days"),
             Self::Regular { log10_odds, lasted } => write!(
@@ -84,6 +92,9 @@ pub fn reasons(episode: &Episode) -> Vec<Why> {
     }
     if episode.days >= PERSISTENT_DAYS {
         why.push(Why::Persistent { days: episode.days });
+    }
+    if let Some(names) = episode.score(Channel::Dns).filter(|names| names.score > DNS_TELLS) {
+        why.push(Why::Names { bytes: names.score });
     }
     let grave = episode.oddities.iter().filter(|oddity| is_grave(**oddity));
     why.extend(grave.map(|oddity| Why::Odd { oddity: *oddity }));
@@ -217,6 +228,7 @@ fn merge(known: &mut Vec<Why>, why: Why) {
     };
     let is_graver = match (&*other, &why) {
         (Why::Large { net: a }, Why::Large { net: b }) => b > a,
+        (Why::Names { bytes: a }, Why::Names { bytes: b }) => b > a,
         (Why::Persistent { days: a }, Why::Persistent { days: b }) => b > a,
         (Why::Regular { lasted: a, .. }, Why::Regular { lasted: b, .. }) => b > a,
         _ => false,
@@ -363,6 +375,7 @@ fn decided(baseline: &RoleBaseline, items: &[Item], signer: &Signer<'_>) -> Role
 
 #[cfg(test)]
 mod tests {
+    use super::super::episode::{ScoreInputs, input, scored};
     use super::super::sample::{START, aiko, fleet, hour, key, learned, pool, upload};
     use super::*;
 
@@ -403,6 +416,19 @@ mod tests {
         assert_eq!(
             items[3].sentence,
             "unit:web.service to odd.example (tcp/443) on a: it speaks something else than TLS on port 443"
+        );
+    }
+
+    #[test]
+    fn names_that_carried_information_are_listed() {
+        let mut names = upload("tunnel.example", 0);
+        let inputs = ScoreInputs(vec![(input::HOUR, 616.0), (input::DAY, 616.0)]);
+        names.scores = vec![scored(Channel::Dns, START, inputs).unwrap()];
+        let items = list(&pool(&[learned("a", 1, vec![names])]), &nothing());
+        assert!(
+            items[0]
+                .sentence
+                .ends_with("names below it carried 616 B of information within an hour")
         );
     }
 

@@ -1,8 +1,8 @@
 //! Thresholds with a promise: the smallest whose events, as seen while learning, are bounded by the budget.
 
 use super::bound::{allowed, missing, poisson_upper};
-use super::cluster::{Common, Prevalence, is_of_the_host};
-use super::episode::{Channel, Tier, score_of};
+use super::cluster::{Common, Prevalence, has_contacts};
+use super::episode::{Channel, DNS_TELLS, Tier, score_of};
 use super::review::{Desk, Standing, list};
 use super::tails::{Features, measure_pool, terms};
 use sekisho_schema::Timestamp;
@@ -23,8 +23,7 @@ pub const fn floor_of(channel: Channel) -> f64 {
         Channel::Persistence => 3.0,
         Channel::Allowance => 1e6,
         Channel::HostBudget => 5e6,
-        // No benign key of 940,091 reached it (detection.md, section 4.3).
-        Channel::Dns => 500.0,
+        Channel::Dns => DNS_TELLS,
         // Half as much again as the largest of 28 days: log10 of 1.5.
         Channel::Approved => 0.176_091_259_055_681_24,
         // One benign episode in a thousand.
@@ -92,11 +91,8 @@ pub fn certify(pool: &Pool, baseline: &RoleBaseline, of: &Terms<'_>) -> Certific
         .map(|(_, episode)| episode)
         .filter(|episode| matches!(desk.standing(episode), Standing::Free | Standing::Approved))
         .collect();
-    let is_new = |episode: &&&Episode| {
-        !is_of_the_host(episode) && episode.score(Channel::Approved).is_none()
-    };
-    let new: Vec<&Episode> = benign.iter().filter(is_new).copied().collect();
-    let tails = measure_pool(new.iter().copied(), &prevalence);
+    let with_contacts = benign.iter().copied().filter(|episode| has_contacts(episode));
+    let tails = measure_pool(with_contacts, &prevalence);
     let host_weeks = pool.host_weeks();
     let mut grant = Vec::new();
     for (tier, channels) in &of.budgets.0 {
@@ -169,7 +165,7 @@ pub fn score_in(channel: Channel, episode: &Episode, hosts: u64, tails: &Tails) 
     if channel != Channel::Sum {
         return episode.score(channel).map(|score| score.score);
     }
-    if is_of_the_host(episode) || episode.score(Channel::Approved).is_some() {
+    if !has_contacts(episode) {
         return None;
     }
     score_of(Channel::Sum, &terms(tails, &Features::of(episode, hosts)))
