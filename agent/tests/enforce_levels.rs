@@ -17,7 +17,7 @@ mod lab;
 use lab::workload::Group;
 use lab::{Lab, Workload, contain, set_of};
 use sekisho_agent::enforce::{
-    ApplyError, Drift, Enforcer, KernelAllowance, Plan, Refusal, Spent, link, open_for,
+    ApplyError, Drift, Enforcer, KernelAllowance, Plan, Refusal, link, open_for,
 };
 use sekisho_agent::target::{Target, Targets};
 use sekisho_schema::policy::Exemption;

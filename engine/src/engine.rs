@@ -456,8 +456,8 @@ impl Engine {
             remote_port: packet.dst_port,
         };
         if !self.exemptions.leave_open(leaving) {
-            let active = self.ledger.set().containments.values();
-            self.leaks.count(active, at, u64::from(frame.wire_len), local, remote);
+            let bytes = u64::from(frame.wire_len);
+            self.leaks.count(self.ledger.set(), at, bytes, local, remote);
         }
     }
 

@@ -358,6 +358,7 @@ pub(super) fn assert(cell: Cell, hold: &Hold, now: Timestamp) -> Assert<'_> {
         scope: hold.scope.as_ref().unwrap_or(&Scope::Host),
         measure: hold.measure,
         tally: Tally::default(),
+        fresh: false,
     }
 }
 

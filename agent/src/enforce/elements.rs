@@ -6,8 +6,8 @@ use super::expression::{self, Tally};
 use super::gates::Gate;
 use super::hooks::{ANY_FAMILY, GET_CHAIN, GET_RULE, Hook, Posture, changed_meanwhile};
 use super::netlink::{
-    CREATE, Channel, NetlinkError, Open, REQUEST, Writer, attribute, attributes, big_endian,
-    text_of,
+    CREATE, Channel, EXCLUSIVE, NetlinkError, Open, REQUEST, Writer, attribute, attributes,
+    big_endian, text_of,
 };
 use super::skeleton::{
     ALLOWANCE_TABLE, ARMED_HOST, ARMED_MANAGEMENT, COLLECTOR, CUT_DEST4, CUT_DEST6, DEVICE_PREFIX,
@@ -70,6 +70,9 @@ pub(crate) struct Found {
     pub(crate) tally: Tally,
 }
 
+/// EEXIST (asm-generic/errno-base.h).
+const EEXIST: i32 = 17;
+
 /// An element that shall be there.
 #[derive(Clone, Debug)]
 pub(crate) struct Assert<'a> {
@@ -79,6 +82,8 @@ pub(crate) struct Assert<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) measure: Measure,
     pub(crate) tally: Tally,
+    /// Whether nothing of ours is there yet, as far as we know.
+    pub(crate) fresh: bool,
 }
 
 impl Assert<'_> {
@@ -165,6 +170,8 @@ pub(crate) struct Elements {
     pub(super) hooks: Vec<Hook>,
     /// The gates that are there, and whether each is as it was made.
     pub(super) gates: BTreeMap<Gate, bool>,
+    /// The kernel's generation at which hooks were there; another one tells nothing.
+    ready: Option<[u8; 4]>,
 }
 
 impl Elements {
@@ -175,6 +182,7 @@ impl Elements {
             writer: Writer::default(),
             hooks: Vec::new(),
             gates: BTreeMap::new(),
+            ready: None,
         })
     }
 
@@ -216,6 +224,37 @@ impl Elements {
         if asserts.is_empty() {
             return self.commit_batch(releases, asserts, None, None);
         }
+        if asserts.iter().any(|assert| assert.fresh) {
+            match self.commit_at_hooks(releases, asserts) {
+                Err(error) if error.code() == Some(EEXIST) => {
+                    let known: Vec<_> = asserts
+                        .iter()
+                        .map(|assert| Assert { fresh: false, ..assert.clone() })
+                        .collect();
+                    return self.commit_at_hooks(releases, &known);
+                }
+                result => return result,
+            }
+        }
+        self.commit_at_hooks(releases, asserts)
+    }
+
+    fn commit_at_hooks(
+        &mut self,
+        releases: &[Cell],
+        asserts: &[Assert<'_>],
+    ) -> Result<(), NetlinkError> {
+        // Where nothing changed since the last commit the hooks are where they were: the kernel checks that, not we.
+        if let Some(generation) = self.ready.take() {
+            match self.commit_batch(releases, asserts, Some(generation), None) {
+                Ok(()) => {
+                    self.ready = Some(following(generation));
+                    return Ok(());
+                }
+                Err(error) if changed_meanwhile(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
         match self.posture()? {
             Posture::Unhooked => {
                 // The first hook on a device makes the kernel rewrite its own code, for 0.1 ms: what packets of every
@@ -223,7 +262,15 @@ impl Elements {
                 let is_packets = |assert: &&Assert<'_>| assert.cell.slot.family != NETDEV;
                 let packets: Vec<_> = asserts.iter().filter(is_packets).cloned().collect();
                 self.commit_batch(&[], &packets, None, Some(INET))?;
-                self.commit_batch(releases, asserts, None, Some(NETDEV))
+                // What is there now is not fresh any more: a batch that the kernel refuses costs it a grace period.
+                let rest: Vec<_> = asserts
+                    .iter()
+                    .map(|assert| Assert {
+                        fresh: assert.fresh && !is_packets(&assert),
+                        ..assert.clone()
+                    })
+                    .collect();
+                self.commit_batch(releases, &rest, None, Some(NETDEV))
             }
             Posture::Hooked(generation) => {
                 match self.commit_batch(releases, asserts, Some(generation), None) {
@@ -231,7 +278,11 @@ impl Elements {
                     Err(error) if changed_meanwhile(&error) => {
                         self.commit_batch(releases, asserts, None, Some(ANY_FAMILY))
                     }
-                    result => result,
+                    Ok(()) => {
+                        self.ready = Some(following(generation));
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
                 }
             }
         }
@@ -258,6 +309,11 @@ impl Elements {
                 // Adding what is there may keep its old end (kernels before 6.12), deleting what is not there fails the
                 // batch, and an element may end at any moment: add, delete, add holds in every case, and no packet sees between.
                 let full = || group.iter().map(|assert| (&assert.cell, Some(assert), None));
+                if group.iter().all(|assert| assert.fresh) {
+                    // Nothing to replace: a third of the work for the kernel, which refuses it when something is there.
+                    last = Some(self.message(NEW_ELEMENT, CREATE | EXCLUSIVE, *slot, full()));
+                    continue;
+                }
                 let bare = group.iter().map(|assert| (&assert.cell, None, None));
                 self.message(NEW_ELEMENT, CREATE, *slot, full());
                 self.message(DELETE_ELEMENT, 0, *slot, bare);
@@ -493,6 +549,11 @@ fn read_element(slot: Slot, element: &[u8]) -> Option<(Cell, Found)> {
     Some((cell, Found { id: read_data(data, 0), left, scope, measure, tally }))
 }
 
+/// The kernel's generation after one more commit: it counts by one and leaves out 0.
+fn following(generation: [u8; 4]) -> [u8; 4] {
+    u32::from_be_bytes(generation).checked_add(1).unwrap_or(1).to_be_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cell::Kind;
@@ -513,6 +574,7 @@ mod tests {
         let slot = Slot { family: INET, kind: Kind::Cgroup(2) };
         let scope: Scope = "cgroup:/system.slice/web.service".parse().unwrap();
         let mut assert = Assert {
+            fresh: false,
             cell: Cell::new(slot, &7_u64.to_ne_bytes()),
             id: "c-0123456789ab",
             lease: Duration::from_secs(1),

@@ -49,7 +49,7 @@ pub use skeleton::{
 use crate::target::Targets;
 use cell::Cell;
 use desired::{Aim, Desired};
-use elements::Elements;
+use elements::{Assert, Elements};
 use sekisho_schema::{ContainmentId, ContainmentSet, Measure, Scope, Span, Timestamp};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -374,7 +374,8 @@ impl Enforcer {
                 continue;
             }
             touched.extend((!cell.is_shared()).then_some(&hold.id));
-            asserts.push(desired::assert(*cell, hold, now));
+            let fresh = !self.holding.contains_key(cell);
+            asserts.push(Assert { fresh, ..desired::assert(*cell, hold, now) });
         }
         self.tallies(&mut asserts).map_err(kernel)?;
         let mut releases = Vec::new();
@@ -499,9 +500,6 @@ impl Enforcer {
 
     /// Lets no packet meet the empty lists; when that can't be done they cost a little, and judge as well.
     fn rest(&mut self) {
-        if self.owner.only_looks() {
-            return;
-        }
         if self.owner.only_looks() {
             return;
         }

@@ -12,6 +12,7 @@ pub(crate) const ACK: u16 = 0x4;
 pub(crate) const DUMP: u16 = 0x300;
 /// Create what is missing (`NLM_F_CREATE`).
 pub(crate) const CREATE: u16 = 0x400;
+pub(crate) const EXCLUSIVE: u16 = 0x200;
 /// The dump was disturbed by a change and may be inconsistent (`NLM_F_DUMP_INTR`).
 const DUMP_INTERRUPTED: u16 = 0x10;
 /// An error or acknowledgement carries text (`NLM_F_ACK_TLVS`).

@@ -4,6 +4,7 @@
 //! else is JSON.
 
 use crate::enforce::{Counters, Held, Key, Ownership, Plan};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -281,6 +282,7 @@ impl Link {
 
     /// Hears one body; `None` when the other end is gone. Nothing may follow it before it is answered.
     pub(super) fn receive(&mut self) -> io::Result<Option<(u8, &[u8])>> {
+        self.await_word()?;
         let mut filled = 0;
         loop {
             let space = self.buffer.get_mut(filled..).unwrap_or_default();
@@ -294,6 +296,23 @@ impl Link {
             if let Some(end) = self.end(filled)? {
                 let kind = self.buffer.get(4).copied().unwrap_or_default();
                 return Ok(self.buffer.get(HEAD_BYTES..end).map(|body| (kind, body)));
+            }
+        }
+    }
+
+    /// Waits until something is there. Not by reading: a reader is also woken when the other end takes what was said
+    /// to it, which costs that end an interrupt of another core right before it cuts.
+    fn await_word(&self) -> io::Result<()> {
+        let patience = self.stream.read_timeout()?.map(|patience| Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(patience.subsec_nanos()),
+        });
+        loop {
+            match poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], patience.as_ref()) {
+                Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) const PEER4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 2));
 /// The same, IPv6.
 pub(crate) const PEER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 2));
+/// Longest wait for a laboratory: other tests make and take away theirs at the same time.
+const COMING_UP: Duration = Duration::from_secs(20);
 /// Longest wait for what must happen.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Wait for what must not happen; a frame takes far less than a millisecond here.
@@ -186,7 +188,7 @@ impl Lab {
         // Link-local addresses and the wire itself need a moment; the first answer says that they are ready.
         host.within(|| {
             assert!(
-                lab.waits_until(PATIENCE, || lab.udp_reaches("203.0.113.2:9999")
+                lab.waits_until(COMING_UP, || lab.udp_reaches("203.0.113.2:9999")
                     && lab.udp_reaches("[2001:db8:7::2]:9999")),
                 "the lab never came up"
             )
@@ -254,7 +256,16 @@ impl Lab {
         let to: SocketAddr = to.parse().unwrap();
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((any, from)).unwrap();
+        // A child that another test starts holds a copy of the socket before this one until it runs its program.
+        let socket = (0..100)
+            .find_map(|_| {
+                let bound = UdpSocket::bind((any, from));
+                if bound.is_err() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                bound.ok()
+            })
+            .unwrap();
         socket.set_broadcast(true).unwrap();
         // A cut is told to the sender as an error: that is an answer, not a fault.
         let _ = socket.send_to(&[vec![0; filling], frames::tag(nonce)].concat(), to);

@@ -78,21 +78,29 @@ fn raise_files() {
     let now = getrlimit(Resource::Nofile);
     let maximum = now.maximum.map_or(WANTED, |maximum| maximum.max(WANTED));
     let raised = Rlimit { current: Some(WANTED), maximum: Some(maximum) };
-    setrlimit(Resource::Nofile, raised).expect("more open files");
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        // Beyond the hard limit only with a capability that not every root has.
+        let raised = Rlimit { current: now.maximum, maximum: now.maximum };
+        setrlimit(Resource::Nofile, raised).expect("as many open files as the hard limit");
+    }
 }
 
-/// `hold --port N`: accepts connections and keeps them, silent.
+/// `hold --port N [--most N]`: accepts connections and keeps them, silent; the oldest go when there are more.
 pub fn hold(arguments: &Arguments) {
     raise_files();
     let port = u16::try_from(arguments.number("port", 9997)).expect("a port");
+    let most = usize::try_from(arguments.number("most", u64::MAX)).unwrap_or(usize::MAX);
     let listener = TcpListener::bind(("::", port)).expect("the holder listens");
     let held = Arc::new(AtomicU64::new(0));
     {
         let held = Arc::clone(&held);
         std::thread::spawn(move || {
-            let mut streams = Vec::new();
+            let mut streams = std::collections::VecDeque::new();
             for stream in listener.incoming().map_while(Result::ok) {
-                streams.push(stream);
+                if streams.len() >= most {
+                    streams.pop_front();
+                }
+                streams.push_back(stream);
                 held.store(streams.len() as u64, Ordering::Relaxed);
             }
         });

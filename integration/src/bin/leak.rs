@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Rates in Mbit/s, with the most bytes that half of the runs, and all but one in a hundred, may leak (goal G8).
 const RATES: [(u64, u64, Option<u64>); 2] = [(100, 4_000, None), (1_000, 16_000, Some(64_000))];
 /// Few runs beside other load: the short form fails at this multiple.
-const SLACK: u64 = 3;
+const SLACK: u64 = 10;
 /// A PlugX header: what decides.
 const HEADER: u64 = 16;
 /// The allowance that is measured, and the line that it is measured on, in Mbit/s.
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     });
     let leaks: Vec<Leak> = (0_u8..)
         .zip(RATES)
-        .map(|(nth, (mbit, ..))| rate(&network, &agent, &mut sink, mbit, runs, nth))
+        .map(|(nth, (mbit, ..))| rate(&network, &setup, &agent, &mut sink, (mbit, runs, nth)))
         .collect();
     let known = known(&network, &mut sink, runs.min(20));
     drop(agent.stop());
@@ -114,7 +114,13 @@ fn read_to_rest(sink: &mut Actor) -> u64 {
     last
 }
 
-fn rate(network: &Network, agent: &Agent, sink: &mut Actor, mbit: u64, runs: u32, nth: u8) -> Leak {
+fn rate(
+    network: &Network,
+    setup: &AgentSetup,
+    agent: &Agent,
+    sink: &mut Actor,
+    (mbit, runs, nth): (u64, u32, u8),
+) -> Leak {
     let mut pour = network.web.actor(&["pour", "--mbit", &mbit.to_string()]);
     let free = pour.ask(&format!("{MANY_C2}.{nth}.1:443 300 plain"));
     let reached =
@@ -129,6 +135,9 @@ fn rate(network: &Network, agent: &Agent, sink: &mut Actor, mbit: u64, runs: u32
         bytes.push((after - before).saturating_sub(HEADER));
         before = after;
         addresses.push(address);
+        if run % 10 == 9 {
+            setup.release_all(agent);
+        }
     }
     let mut latest = BTreeMap::new();
     wait_until(Duration::from_secs(5), || {

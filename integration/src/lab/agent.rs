@@ -185,6 +185,18 @@ impl AgentSetup {
         command.output().expect("sekisho starts")
     }
 
+    /// Releases all that the agent holds, so that what is measured next meets no more than what it makes.
+    pub fn release_all(&self, agent: &Agent) {
+        let status = agent.status();
+        let held = status["containments"].as_array().into_iter().flatten();
+        for id in held.filter_map(|held| held["containment"]["id"].as_str()) {
+            // One that ended meanwhile is gone as well.
+            let _ = self.verb(&["release", id, "--reason", "laboratory", "--break-glass"]);
+        }
+        // With the last one the hooks go, which the kernel finishes in its own time.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
     /// Like [`Self::verb`], and must succeed.
     pub fn must(&self, words: &[&str]) -> String {
         let output = self.verb(words);

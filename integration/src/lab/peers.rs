@@ -102,12 +102,12 @@ fn blocking_a_source() -> Vec<Shape> {
     udp sport 53 ct state established accept
     tcp sport 53 ct state established accept
     udp sport {{ 67, 68 }} ct state established accept
-    ip daddr 127.0.0.53 accept }}
+    ip daddr 127.0.0.53 accept; }}
   chain out {{ type filter hook output priority 0; policy drop;
     ip daddr {COLLECTOR} tcp dport 8443 ct state established,new accept
     udp dport {{ 53, 67, 68 }} ct state established,new accept
     tcp dport 53 ct state established,new accept
-    ip saddr 127.0.0.53 accept }}
+    ip saddr 127.0.0.53 accept; }}
   chain through {{ type filter hook forward priority 0; policy drop; }}
 }}"
             ),
@@ -148,7 +148,7 @@ table ip6 peer {{
                 "table inet peer {{
   set banned {{ type ipv4_addr; elements = {{ {C2} }}; }}
   chain in {{ type filter hook input priority -1; policy accept;
-    tcp dport 22 ip saddr @banned reject }}
+    tcp dport 22 ip saddr @banned reject; }}
 }}"
             ),
             seen_before: row("OOOOOOOOOOOk"),
@@ -161,10 +161,10 @@ table ip6 peer {{
   chain out {{ type filter hook output priority 0; policy accept;
     oifname eth0 ct state related,established accept
     oifname eth0 ip daddr {{ {COLLECTOR}, {BACKUP} }} accept
-    oifname eth0 reject }}
+    oifname eth0 reject; }}
   chain through {{ type filter hook forward priority 0; policy accept;
     iifname docker0 ct state related,established accept
-    iifname docker0 reject }}
+    iifname docker0 reject; }}
 }}"
             ),
             seen_before: row("O-c-OccOcOOk"),
@@ -181,10 +181,10 @@ fn whole_hosts() -> Vec<Shape> {
                 "table inet peer {{
   chain in {{ type filter hook input priority 0; policy drop;
     iifname lo accept
-    ip saddr {COLLECTOR} accept }}
+    ip saddr {COLLECTOR} accept; }}
   chain out {{ type filter hook output priority 0; policy drop;
     oifname lo accept
-    ip daddr {COLLECTOR} accept }}
+    ip daddr {COLLECTOR} accept; }}
 }}"
             ),
             seen_before: row("cOcOOccccOOk"),
@@ -195,7 +195,7 @@ fn whole_hosts() -> Vec<Shape> {
                 "table inet peer {{
   chain out {{ type filter hook output priority -300; policy drop;
     oifname lo accept
-    ip daddr {COLLECTOR} accept }}
+    ip daddr {COLLECTOR} accept; }}
   chain through {{ type filter hook forward priority -300; policy drop; }}
 }}"
             ),
@@ -207,7 +207,7 @@ fn whole_hosts() -> Vec<Shape> {
                 "table netdev peer {{
   chain out {{ type filter hook egress device eth0 priority -500; policy drop;
     ether type arp accept
-    ip daddr {COLLECTOR} accept }}
+    ip daddr {COLLECTOR} accept; }}
 }}"
             ),
             seen_before: row("ccccccccccOk"),
