@@ -191,7 +191,7 @@ pub fn episode_of(key: EpisodeKey, facts: Facts, scores: Vec<EpisodeScore>) -> E
         score.inputs.value(name)
     };
     let with_contact =
-        |day: &&&str| of(Channel::Persistence, **day).is_some_and(|hours| hours > 0.0);
+        |day: &&&str| of(Channel::Persistence, day).is_some_and(|hours| hours > 0.0);
     let days = input::DAYS.iter().filter(with_contact).count() as u32;
     // Without the hours of each day, the time between first and last tells the most there can be.
     let spanned =

@@ -2,7 +2,7 @@
 
 use super::cluster::Prevalence;
 use super::episode::{ScoreInputs, input};
-use sekisho_schema::baseline::{Episode, Pool};
+use sekisho_schema::baseline::Episode;
 use sekisho_schema::certificate::{Tail, Tails};
 use sekisho_schema::episode::Oddity;
 use std::collections::BTreeMap;
@@ -122,15 +122,15 @@ fn tail_of(name: &str, mut values: Vec<f64>) -> Tail {
     let mut tail = Tail { name: name.to_owned(), values: values_kept, reach, ..Tail::default() };
     // Only volumes have a tail that goes on as a power law.
     let beyond = TAIL_LEAST.max((TAIL_SHARE * count as f64) as usize);
-    if name == "upload" && beyond < count {
-        if let Some(from) = values.get(count - beyond - 1) {
-            let excess: f64 =
-                values.iter().skip(count - beyond).map(|value| value - from).sum::<f64>()
-                    / beyond as f64;
-            tail.beyond = Some(*from);
-            tail.share = Some(beyond as f64 / count as f64);
-            tail.excess = Some(excess.max(EXCESS_LEAST));
-        }
+    let from = (beyond < count).then(|| values.get(count - beyond - 1)).flatten();
+    if name == "upload"
+        && let Some(from) = from
+    {
+        let excess: f64 = values.iter().skip(count - beyond).map(|value| value - from).sum::<f64>()
+            / beyond as f64;
+        tail.beyond = Some(*from);
+        tail.share = Some(beyond as f64 / count as f64);
+        tail.excess = Some(excess.max(EXCESS_LEAST));
     }
     tail
 }

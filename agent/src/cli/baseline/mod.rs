@@ -8,7 +8,7 @@ mod replay;
 mod report;
 mod show;
 
-pub use args::BaselineArgs;
+pub(super) use args::BaselineArgs;
 
 use super::{Console, Outcome};
 use crate::chain::Complaint;

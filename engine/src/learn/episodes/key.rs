@@ -82,7 +82,7 @@ impl Keep for Key {
 
     fn take(from: &mut &[u8]) -> Option<Self> {
         let destination = DestinationKey::take(from)?;
-        Some(Self { destination, host: u16::take(from)?, service: Option::take(from)? })
+        Some(Self { destination, host: u16::take(from)?, service: Keep::take(from)? })
     }
 }
 

@@ -126,8 +126,8 @@ impl Episodes {
             rest: Rest {
                 workloads: Vec::take(from)?,
                 odd: Vec::take(from)?,
-                tls: Option::take(from)?,
-                waiting: Option::take(from)?,
+                tls: Keep::take(from)?,
+                waiting: Keep::take(from)?,
                 gone: <(u64, bool)>::take(from)?,
                 lost: u64::take(from)?,
             },

@@ -92,7 +92,7 @@ pub(super) fn run(files: &[File], plan: Plan) -> Option<Outcome> {
     let mut outcome = Outcome::new("E3", "captures of real frameworks and of people who browse");
     let mut grid =
         Grid::new(&["file", "holds", "lasts", "ours", "proven after", "RITA beacon", "key"]);
-    let mut proven = [(0, 0); 2];
+    let mut proven = [(0_usize, 0_usize); 2];
     let (mut told, mut cut, mut benign) = (0, 0, 0);
     for file in files {
         let best = best(file);
