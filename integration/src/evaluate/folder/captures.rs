@@ -100,10 +100,10 @@ impl Reading {
                 series.bursts.push(Burst { at, up: 0.0, down: 0.0 });
             }
             ObservationKind::Ended => self.end(&o.flow),
-            ObservationKind::Head { toward: Toward::Remote, bytes } => {
-                if o.flow.key.transport == Transport::Tcp && o.flow.start_seen {
-                    self.odd_head(key, bytes);
-                }
+            ObservationKind::Head { toward: Toward::Remote, bytes }
+                if o.flow.key.transport == Transport::Tcp && o.flow.start_seen =>
+            {
+                self.odd_head(key, bytes);
             }
             ObservationKind::Name { name, source } => {
                 let series = self.taken.series.entry(key).or_default();

@@ -32,19 +32,6 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Times of the contacts with payload.
-    pub(super) fn times(&self) -> Vec<f64> {
-        self.bursts.iter().map(|burst| burst.at).collect()
-    }
-
-    pub(super) fn up(&self) -> f64 {
-        self.bursts.iter().map(|burst| burst.up).sum()
-    }
-
-    pub(super) fn down(&self) -> f64 {
-        self.bursts.iter().map(|burst| burst.down).sum()
-    }
-
     /// Puts contacts and connections in the order of time.
     fn sort(&mut self) {
         self.bursts.sort_by(|a, b| a.at.total_cmp(&b.at));
