@@ -2,6 +2,7 @@
 //!
 //! Folders are rooms with one job each; `daemon` wires them and names every thread and channel.
 
+pub mod baseline;
 pub mod capture;
 pub mod chain;
 pub mod cli;

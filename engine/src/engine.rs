@@ -12,20 +12,22 @@ mod workload;
 
 pub use self::orders::OrderRefused;
 
+use crate::certify::authority::Authority;
 use crate::contain::{Actors, Leak, Leaks, Ledger};
 use crate::detect::{Approvals, Detectors, Outlook, Signal};
 use crate::flow::{Observation, ObservationKind, Perimeter, Totals, Tracker};
 use crate::input::Input;
 use crate::judge::{Approved, Budget, Exemptions, Leaving, decide};
-use crate::learn::{Baseline, Destinations, Ended, FlowEnd};
+use crate::learn::{Baseline, Destinations, Ended, Episodes, FlowEnd, Unlocked};
 use crate::limits::Limits;
 use crate::output::{ContainOrder, Output};
 use crate::report::Recent;
 use crate::rules::Rules;
 use crate::wire::{Frame, Unparsed};
+use sekisho_schema::certificate::Certificate;
 use sekisho_schema::event::{Gap, Summary};
 use sekisho_schema::{Body, ContainmentId, ContainmentSet, FlowKey, Mode, Policy, Record};
-use sekisho_schema::{Span, Timestamp, Transport};
+use sekisho_schema::{Span, Timestamp, Transport, Verified};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -58,6 +60,8 @@ pub struct Engine {
     rules: Rules,
     detectors: Detectors,
     learned: Destinations,
+    episodes: Episodes,
+    authority: Authority,
     budget: Budget,
     ledger: Ledger,
     leaks: Leaks,
@@ -121,6 +125,8 @@ impl Engine {
             rules: Rules::default(),
             detectors: Detectors::new(&limits, hash_seed),
             learned: Destinations::new(limits.destinations, hash_seed),
+            episodes: Episodes::new(&limits, hash_seed),
+            authority: Authority::default(),
             budget: Budget::default(),
             ledger: Ledger::new(&host, limits.containments, limits.asked_owners),
             leaks: Leaks::default(),
@@ -266,6 +272,42 @@ impl Engine {
         self.learned.snapshot()
     }
 
+    /// The episodes: what is outside the baseline, and what each channel says of it.
+    #[must_use]
+    pub const fn episodes(&self) -> &Episodes {
+        &self.episodes
+    }
+
+    /// The same, to be restored, calibrated and unlocked, and to take those that are over.
+    pub const fn episodes_mut(&mut self) -> &mut Episodes {
+        &mut self.episodes
+    }
+
+    /// Asks from now on who owns the first flow of each new episode of this host, so that it is told of the
+    /// workload.
+    pub fn ask_owners(&mut self) {
+        self.episodes.ask_owners();
+    }
+
+    /// What scores may do, by whose promise.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The same, to be restored and told of change windows.
+    pub const fn authority_mut(&mut self) -> &mut Authority {
+        &mut self.authority
+    }
+
+    /// Takes a certificate into force: its thresholds unlock, and episodes are compared with its benign ones.
+    pub fn adopt_certificate(&mut self, certificate: Verified<Certificate>, at: Timestamp) {
+        self.handle_timeout(at);
+        self.episodes.calibrate(certificate.tails.clone());
+        self.authority.certify(certificate);
+        self.episodes.unlock(Unlocked::of(&self.authority));
+    }
+
     /// What the flow stage counted.
     #[must_use]
     pub const fn totals(&self) -> &Totals {
@@ -360,7 +402,8 @@ impl Engine {
 
     /// Runs a step of the flow stage, shows its observations to the detectors, judges their signals.
     fn observe(&mut self, step: Step<'_>) {
-        let Self { tracker, detectors, learned, signals, ended, approved, .. } = self;
+        let Self { tracker, detectors, learned, episodes, authority, .. } = self;
+        let Self { signals, ended, approved, .. } = self;
         let outlook = Outlook {
             indicators: &self.rules.indicators,
             policy: &self.policy,
@@ -379,7 +422,8 @@ impl Engine {
             {
                 approved.note(name, address, o.at, most_approved);
             }
-            detectors.observe(o, &outlook, learned, signals)
+            let memory = (&mut *learned, &mut *episodes, &mut *authority);
+            detectors.observe(o, &outlook, memory, signals)
         };
         match step {
             Step::Deadline(due) => tracker.handle_timeout(due, &mut observer),
@@ -390,6 +434,9 @@ impl Engine {
         }
         if self.approved.has_changed() {
             self.tell_approved();
+        }
+        while let Some(flow) = self.episodes.next_to_ask() {
+            self.queue.push_back(Output::AskOwner(flow));
         }
     }
 
@@ -416,6 +463,8 @@ impl Engine {
 
     fn report_hour(&mut self, at: Timestamp) {
         self.review_approved();
+        self.episodes.turn_hour(at);
+        self.episodes.unlock(Unlocked::of(&self.authority));
         if decide::keeps_learning(self.policy.mode) {
             let state = self.learned.state(at, self.policy.allowance.learn_for);
             self.record(at, Body::Baseline(state));
@@ -434,6 +483,7 @@ impl Engine {
             ("approved-addresses", self.approved.evicted()),
             ("contacts", self.detectors.evicted()),
             ("destinations", self.learned.evicted()),
+            ("episodes", self.episodes.evicted()),
             ("recent-findings", self.recent.evicted()),
             ("withheld-findings", self.recent.withheld()),
         ])

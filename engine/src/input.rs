@@ -38,6 +38,8 @@ pub enum HostFact {
     Held(Vec<Containment>),
     /// Frames that the kernel dropped before they could be read.
     Lost(u64),
+    /// Free space on a volume of data fell by so many bytes within an hour.
+    SpaceFell(u64),
     /// Who owns a flow; `None` when nobody of this host does.
     Owner {
         /// The flow.

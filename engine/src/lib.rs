@@ -10,6 +10,7 @@
 
 pub mod app;
 pub mod cases;
+pub mod certify;
 pub mod contain;
 pub mod detect;
 pub mod drive;

@@ -20,6 +20,18 @@ pub struct Limits {
     pub heads_bytes: usize,
     /// Destinations watched by the learning detectors at once.
     pub destinations: usize,
+    /// Episodes (workload, destination and service outside the baseline) watched at once.
+    pub episodes: usize,
+    /// Usual destinations whose daily upload is remembered at once.
+    pub envelopes: usize,
+    /// Registered domains, by asking host, of which it is counted what their names carry.
+    pub asked_domains: usize,
+    /// Addresses, by host, of which it is counted what echoes to them carry.
+    pub echo_peers: usize,
+    /// Addresses, by host, whose name is remembered beyond its time to live, or was said by the client alone.
+    pub named_peers: usize,
+    /// Inside hosts that are told apart by the learning stage; the others share one place.
+    pub learned_hosts: usize,
     /// Findings whose repetition is suppressed at once.
     pub recent_findings: usize,
     /// Findings below malicious that one detector tells within [`Limits::repeat_after`], those of flows
@@ -63,6 +75,12 @@ impl Default for Limits {
             head_bytes: 0xF010,
             heads_bytes: 32 << 20,
             destinations: 1 << 16,
+            episodes: 1 << 16,
+            envelopes: 1 << 14,
+            asked_domains: 1 << 14,
+            echo_peers: 4096,
+            named_peers: 1 << 14,
+            learned_hosts: 4096,
             recent_findings: 1 << 16,
             findings_of_detector: 1000,
             repeat_after: Span::from_hours(1),

@@ -15,6 +15,7 @@
 )]
 
 pub mod actors;
+pub mod evaluate;
 pub mod lab;
 pub mod story;
 

@@ -5,7 +5,11 @@
 //! finding), policy, rule packs, orders, and the seals that give them authority.
 //! The crate does no I/O and reads no clock.
 
+pub mod baseline;
+pub mod calendar;
+pub mod certificate;
 pub mod containment;
+pub mod episode;
 pub mod event;
 pub mod finding;
 pub mod intel;
@@ -13,6 +17,7 @@ pub mod net;
 pub mod order;
 pub mod pack;
 pub mod policy;
+pub mod ruling;
 pub mod sealed;
 pub mod time;
 

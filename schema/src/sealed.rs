@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
+mod learning;
 mod orders;
 
 pub use orders::{FRESH_FOR, HOST_LEVEL, Opened, Operators};

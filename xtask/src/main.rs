@@ -9,6 +9,7 @@ mod bench_live;
 mod captures;
 mod ci;
 mod demo;
+mod evaluate;
 mod host;
 mod parity;
 mod shipped;
@@ -32,6 +33,8 @@ cargo xtask VERB
   bench contain [--short]  the price of a cut, time to contain under load, bytes that leave after the match
   battery [--json]         what still leaves under the rule shapes of others, and under ours, in the same battery
   captures DIR             replay public captures: no panic, every frame accounted for, nothing that cuts but where it belongs
+  evaluate [E1 …] [--short] [--json]  the experiments of detection: target, measured, held or missed, others' formulas beside ours
+  evaluate --folder DIR [--json]      the same on captures, Zeek conn and dns logs, and lists of packets
   negatives [--short]      random payloads with forged sizes through the engine: nothing that cuts
   parity DIR [FILE…]       JA3, JA4, server names and DNS names of public captures beside tshark's: every difference
   shipped-indicators CSV   make rules/indicators of a table of public indicators: licences, expiry, provenance
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         ["bench", "reload", folder] => bench_live::reload(folder),
         ["shipped-indicators", table] => shipped::make(table),
         ["captures", folder] => captures::run(folder),
+        ["evaluate", rest @ ..] => evaluate::run(rest),
         ["negatives", rest @ ..] => captures::negatives(rest),
         ["parity", folder, files @ ..] => parity::run(folder, files),
         _ => {

@@ -1,5 +1,6 @@
 //! The command line's shape.
 
+use super::baseline::BaselineArgs;
 use super::drill::DrillArgs;
 use crate::config::DEFAULT_PATH;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -28,8 +29,8 @@ pub enum Format {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// (not in this version) Show, review, approve, export or import what was learned.
-    Baseline(Rest),
+    /// Show, review, approve and certify what was learned; what a certificate would have done.
+    Baseline(BaselineArgs),
     /// Hold again what was held when the host went down; for the unit that runs before the network.
     Boot(ConfigArgs),
     /// Check configuration, policy and rules without changing anything.

@@ -3,6 +3,7 @@
 //! Must not know: how anything is done; one verb, one file.
 
 mod args;
+mod baseline;
 mod check;
 mod contain;
 mod doctor;
@@ -114,6 +115,7 @@ fn misunderstood(error: &clap::Error) -> Complaint {
 
 fn dispatch(cli: Cli, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     match cli.verb {
+        Verb::Baseline(args) => baseline::run(args, console),
         Verb::Check(args) => check::run(&args, console),
         Verb::Contain(args) => contain::run(args, console),
         Verb::Doctor(args) => doctor::run(&args, console),
@@ -132,7 +134,6 @@ fn dispatch(cli: Cli, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
         Verb::Run(args) => run::run(&args, console),
         Verb::Status(args) => status::run(&args, console),
         Verb::Version => version::run(console),
-        Verb::Baseline(_) => later("baseline"),
         Verb::Top(_) => later("top"),
     }
 }

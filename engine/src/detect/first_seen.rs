@@ -10,7 +10,8 @@ use std::net::IpAddr;
 /// What a person approved, by policy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Approvals {
-    networks: Vec<IpNet>,
+    /// Each with what the policy calls it.
+    networks: Vec<(IpNet, String)>,
     names: Vec<String>,
 }
 
@@ -19,9 +20,9 @@ impl Approvals {
         let mut approvals = Self::default();
         for text in policy.allowance.approved.iter().chain(&policy.allow) {
             if let Ok(address) = text.parse::<IpAddr>() {
-                approvals.networks.push(IpNet::from(address));
+                approvals.networks.push((IpNet::from(address), text.clone()));
             } else if let Ok(network) = text.parse() {
-                approvals.networks.push(network);
+                approvals.networks.push((network, text.clone()));
             } else {
                 let name = text.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase();
                 if !name.is_empty() {
@@ -30,8 +31,8 @@ impl Approvals {
             }
         }
         for exemption in &policy.exempt {
-            if let Exemption::Peer { to, .. } = exemption {
-                approvals.networks.push(*to);
+            if let Exemption::Peer { to, name, .. } = exemption {
+                approvals.networks.push((*to, name.clone()));
             }
         }
         approvals
@@ -39,12 +40,29 @@ impl Approvals {
 
     /// Whether the address or the name, or a name above it, was approved.
     pub(crate) fn cover(&self, address: IpAddr, name: Option<&str>) -> bool {
-        let is_below = |suffix: &String, name: &str| {
+        self.covering(address, name).is_some()
+    }
+
+    /// The entry that covers the address or the name, as the policy calls it.
+    pub(crate) fn covering(&self, address: IpAddr, name: Option<&str>) -> Option<&str> {
+        let network = self.networks.iter().find(|(network, _)| network.contains(&address));
+        match network {
+            Some((_, called)) => Some(called),
+            None => self.covering_name(name?),
+        }
+    }
+
+    /// Whether the name, or one above it, was approved.
+    pub(crate) fn cover_name(&self, name: &str) -> bool {
+        self.covering_name(name).is_some()
+    }
+
+    fn covering_name(&self, name: &str) -> Option<&str> {
+        let is_below = |suffix: &&String| {
             name.strip_suffix(suffix.as_str())
                 .is_some_and(|front| front.is_empty() || front.ends_with('.'))
         };
-        self.networks.iter().any(|network| network.contains(&address))
-            || name.is_some_and(|name| self.names.iter().any(|suffix| is_below(suffix, name)))
+        self.names.iter().find(is_below).map(String::as_str)
     }
 }
 

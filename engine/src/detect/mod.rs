@@ -3,7 +3,7 @@
 //! containments, or how anything is told to people.
 
 mod allowance;
-mod beacon;
+mod behaviour;
 mod c2;
 mod first_seen;
 mod hearsay;
@@ -16,13 +16,13 @@ mod registry;
 mod sighting;
 pub mod signal;
 
-pub use self::beacon::BeaconSettings;
+pub use self::behaviour::BeaconSettings;
 pub(crate) use self::first_seen::Approvals;
 pub use self::registry::Weight;
-pub use self::signal::{Pattern, Sighted, Signal, SignalKind};
+pub use self::signal::{Pattern, Scored, Sighted, Signal, SignalKind};
 
 use self::allowance::{ALLOWANCE, Allowances, HOST_BUDGET};
-use self::beacon::{BEACON, Beacons};
+use self::behaviour::Behaviours;
 use self::hearsay::Hearsay;
 use self::indicator_set::{IndicatorSet, Kind};
 use self::plugx::PlugxConstants;
@@ -30,8 +30,9 @@ use self::plugx_flow::{PLUGX_TCP, PlugxFlow};
 use self::registry::Registry;
 use self::sighting::Unknown;
 use self::signal::Warrant;
+use crate::certify::authority::Authority;
 use crate::flow::{Appetite, Observation, ObservationKind, Perimeter, Route, Toward};
-use crate::learn::{DestinationKey, Destinations};
+use crate::learn::{DestinationKey, Destinations, Episodes, Regard};
 use crate::limits::Limits;
 use sekisho_schema::finding::Direction;
 use sekisho_schema::pack::DetectorEntry;
@@ -81,12 +82,11 @@ pub(crate) type RuleOf<'a> = dyn Fn(&str) -> Option<(&'a DetectorEntry, &'a str)
 #[derive(Debug)]
 pub(crate) struct Detectors {
     allowances: Allowances,
-    beacons: Option<Beacons>,
+    behaviours: Behaviours,
     plugx: Option<PlugxFlow>,
     wire: Registry,
     hearsay: Hearsay,
     unknown: Unknown,
-    capacity: usize,
     seed: u64,
 }
 
@@ -96,11 +96,16 @@ impl Detectors {
         let allowances = Allowances::new(capacity, seed);
         let (wire, hearsay) = (Registry::new(seed), Hearsay::new(seed));
         let unknown = Unknown::default();
-        Self { allowances, beacons: None, plugx: None, wire, hearsay, unknown, capacity, seed }
+        let behaviours = Behaviours::default();
+        Self { allowances, behaviours, plugx: None, wire, hearsay, unknown, seed }
     }
 
     /// Switches detectors as the packs say; what was counted stays.
-    pub(crate) fn configure(&mut self, rules: &RuleOf<'_>) -> Vec<SettingsFault> {
+    pub(crate) fn configure(
+        &mut self,
+        rules: &RuleOf<'_>,
+        episodes: &mut Episodes,
+    ) -> Vec<SettingsFault> {
         self.unknown = Unknown::default();
         let mut faults = Vec::new();
         let plugx = settings::<PlugxConstants>(rules, PLUGX_TCP, &mut faults);
@@ -108,18 +113,7 @@ impl Detectors {
         self.plugx =
             plugx.map(|(constants, warrant)| PlugxFlow::new(&constants, warrant, self.seed));
         self.wire.configure(rules, &constants, self.seed, &mut faults);
-        match settings::<BeaconSettings>(rules, BEACON, &mut faults)
-            .map(|(settings, warrant)| (settings, Warrant { weight: Weight::Scores, ..warrant }))
-        {
-            Some((settings, warrant)) => match &mut self.beacons {
-                Some(beacons) => beacons.reset(settings, warrant),
-                None => {
-                    let (capacity, seed) = (self.capacity, self.seed);
-                    self.beacons = Some(Beacons::new(settings, warrant, capacity, seed));
-                }
-            },
-            None => self.beacons = None,
-        }
+        self.behaviours.configure(rules, &mut faults, episodes);
         self.allowances.configure(warrant(rules, ALLOWANCE), warrant(rules, HOST_BUDGET));
         faults
     }
@@ -130,14 +124,30 @@ impl Detectors {
             + self.hearsay.evicted()
             + self.plugx.as_ref().map_or(0, PlugxFlow::evicted)
             + self.allowances.evicted()
-            + self.beacons.as_ref().map_or(0, Beacons::evicted)
     }
 
     pub(crate) fn observe(
         &mut self,
         o: &Observation<'_>,
         outlook: &Outlook<'_>,
-        learned: &mut Destinations,
+        (learned, episodes, authority): (&mut Destinations, &mut Episodes, &mut Authority),
+        emit: &mut Vec<Signal>,
+    ) -> Appetite {
+        if self.behaviours.is_on() {
+            episodes.note(o, || outlook.host(o.flow.key.local.ip()));
+        }
+        let appetite = self.observe_kind(o, outlook, (learned, &mut *episodes), emit);
+        if episodes.has_told() {
+            self.behaviours.speak(o, outlook.policy, (episodes, authority), emit);
+        }
+        appetite
+    }
+
+    fn observe_kind(
+        &mut self,
+        o: &Observation<'_>,
+        outlook: &Outlook<'_>,
+        (learned, episodes): (&mut Destinations, &mut Episodes),
         emit: &mut Vec<Signal>,
     ) -> Appetite {
         match o.kind {
@@ -154,11 +164,10 @@ impl Detectors {
                 // An indicator can be newer than the flow, and a lease can end before it.
                 sighting::observe_endpoint(o, outlook, &mut self.unknown, emit);
                 self.observe_more(o, emit);
-                if let Some(key) = unapproved(o, outlook)
-                    && let Some(beacons) = &mut self.beacons
-                    && (outlook.is_learning(o.at, learned) || !learned.knows(&key))
+                if self.behaviours.is_on()
+                    && let Some((_, regard)) = regard(o, outlook, learned)
                 {
-                    beacons.observe_burst(o, key, emit);
+                    episodes.burst(o, &regard);
                 }
             }
             ObservationKind::Ended => self.forget(o),
@@ -197,15 +206,30 @@ impl Detectors {
             ObservationKind::Query { name, .. } => {
                 let unknown = &mut self.unknown;
                 sighting::observe_name(o, outlook, (name, Sighted::Query), None, unknown, emit);
+                if self.behaviours.is_on() && !outlook.approvals.cover_name(name) {
+                    episodes.query(o, name, outlook.host(o.flow.key.local.ip()));
+                }
             }
             ObservationKind::Started => {
                 self.forget(o);
                 sighting::observe_endpoint(o, outlook, &mut self.unknown, emit);
                 self.wire.observe(o, outlook, &mut self.hearsay, emit);
             }
-            ObservationKind::Volume { bytes_out } => {
-                self.observe_more(o, emit);
-                if let Some(key) = unapproved(o, outlook) {
+            ObservationKind::Volume { bytes_out, bytes_in } => {
+                if bytes_out > 0 {
+                    self.observe_more(o, emit);
+                }
+                let bytes = (bytes_out, bytes_in);
+                let Some((key, regard)) = regard(o, outlook, learned) else {
+                    if self.behaviours.is_on() {
+                        observe_others(o, outlook, bytes, episodes);
+                    }
+                    return Appetite::Enough;
+                };
+                if self.behaviours.is_on() {
+                    episodes.volume(o, bytes, &regard);
+                }
+                if let Some(key) = key.filter(|_| bytes_out > 0) {
                     self.allowances.observe_volume(o, &key, bytes_out, outlook, learned, emit);
                 }
             }
@@ -275,18 +299,51 @@ fn observe_known(o: &Observation<'_>, outlook: &Outlook<'_>, emit: &mut Vec<Sign
     }
 }
 
-/// The destination of a flow that this side began and that no person approved.
-fn unapproved(o: &Observation<'_>, outlook: &Outlook<'_>) -> Option<DestinationKey> {
+/// How policy and baseline regard a flow that this side began, and its destination where no person
+/// approved it; `None` for any other flow.
+fn regard<'a>(
+    o: &Observation<'_>,
+    outlook: &Outlook<'a>,
+    learned: &Destinations,
+) -> Option<(Option<DestinationKey>, Regard<'a>)> {
     let flow = &o.flow;
-    let remote = flow.key.remote.ip();
-    if flow.route != Route::Egress
-        || flow.direction != Direction::Outbound
-        || outlook.approvals.cover(remote, flow.bound_name)
-    {
+    if flow.route != Route::Egress || flow.direction != Direction::Outbound {
         return None;
     }
+    let remote = flow.key.remote.ip();
     let host = outlook.host(flow.key.local.ip());
-    Some(first_seen::destination(host, remote, flow.bound_name))
+    let object = outlook.approvals.covering(remote, flow.bound_name);
+    let is_approved = object.is_some();
+    let key = (!is_approved).then(|| first_seen::destination(host, remote, flow.bound_name));
+    let is_known = key.as_ref().is_some_and(|key| learned.knows(key));
+    let is_learning = outlook.is_learning(o.at, learned);
+    Some((key, Regard { host, object, is_known, is_learning }))
+}
+
+/// Hands payload of other flows to the episodes: what strangers were answered, what hosts of the inside
+/// pulled from each other.
+fn observe_others(
+    o: &Observation<'_>,
+    outlook: &Outlook<'_>,
+    (bytes_out, bytes_in): (u64, u64),
+    episodes: &mut Episodes,
+) {
+    let ends = (o.flow.key.local.ip(), o.flow.key.remote.ip());
+    match o.flow.route {
+        Route::Egress => {
+            if bytes_out > 0 && !outlook.approvals.cover(ends.1, o.flow.bound_name) {
+                episodes.answered(o.at, outlook.host(ends.0), bytes_out);
+            }
+        }
+        Route::Inside => {
+            for (end, bytes) in [(ends.0, bytes_in), (ends.1, bytes_out)] {
+                if bytes > 0 && !end.is_multicast() {
+                    episodes.pulled(o.at, outlook.host(end), bytes);
+                }
+            }
+        }
+        Route::Transit => {}
+    }
 }
 
 /// What a detector's rule lends to its signals, if a pack switches it on.

@@ -46,23 +46,6 @@ pub enum SignalKind {
         /// When it was first spoken to.
         first_seen: Timestamp,
     },
-    /// Contacts come back inside windows predicted beforehand.
-    Beacon {
-        /// The destination.
-        destination: Remote,
-        /// Gaps of the last `bets` that fell in their window.
-        hits: u32,
-        /// Gaps that could tell, of which at most the last 64 are counted.
-        bets: u32,
-        /// Lower end of the latest window in seconds.
-        low: f64,
-        /// Upper end of the latest window in seconds.
-        high: f64,
-        /// Greatest chance that an unplanned gap falls in the latest window.
-        chance: f64,
-        /// Base-10 logarithm of the e-value.
-        log10_e: f64,
-    },
     /// More was sent to all unapproved destinations within a day than the policy allows.
     HostBudget {
         /// Payload bytes within the day.
@@ -85,8 +68,23 @@ pub enum SignalKind {
         /// Bytes of the body that were there to be checked.
         present: usize,
     },
+    /// The learning stage saw something of an episode.
+    Scored(Box<Scored>),
     /// An indicator was seen.
     Sighting(Sighted),
+}
+
+/// What the learning stage saw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The destination; `None` where it is about the inside host as a whole.
+    pub about: Option<String>,
+    /// The statistic.
+    pub score: f64,
+    /// One sentence in plain English with the numbers that decided, in which `{host}` stands for the inside end.
+    pub told: String,
+    /// Bounded proof.
+    pub evidence: Vec<Evidence>,
 }
 
 /// What a wire detector recognised.
@@ -137,9 +135,9 @@ pub struct Signal {
 impl Signal {
     /// The detector's statistic, where it has one.
     #[must_use]
-    pub const fn score(&self) -> Option<f64> {
-        match self.kind {
-            SignalKind::Beacon { log10_e, .. } => Some(log10_e),
+    pub fn score(&self) -> Option<f64> {
+        match &self.kind {
+            SignalKind::Scored(scored) => Some(scored.score),
             _ => None,
         }
     }

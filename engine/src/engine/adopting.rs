@@ -47,6 +47,7 @@ impl Engine {
             }
             HostFact::Held(containments) => self.adopt_held(containments, at),
             HostFact::Lost(count) => self.report_lost(count, at),
+            HostFact::SpaceFell(bytes) => self.episodes.space_fell(at, bytes),
             HostFact::Owner { flow, process } => self.take_owner(&flow, process.as_deref(), at),
         }
     }
@@ -64,6 +65,7 @@ impl Engine {
         // A policy that expired before it was adopted is frozen from the start.
         self.frozen_at = policy.expires.map(|expires| expires.max(self.now));
         self.policy = policy;
+        self.episodes.keep_uploads(self.policy.allowance.per_destination_bytes);
         self.draw_perimeter();
         self.review_approved();
         let version = self.policy.version;
@@ -129,9 +131,8 @@ impl Engine {
 
     fn configure_detectors(&mut self, at: Timestamp) {
         let switched_on = &self.rules.detectors;
-        let faults = self.detectors.configure(&|id: &str| {
-            switched_on.get(id).map(|rule| (&rule.entry, rule.rule.as_str()))
-        });
+        let rules = |id: &str| switched_on.get(id).map(|rule| (&rule.entry, rule.rule.as_str()));
+        let faults = self.detectors.configure(&rules, &mut self.episodes);
         for fault in faults {
             let change = PolicyChange {
                 version: self.policy.version,

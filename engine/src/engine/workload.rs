@@ -13,6 +13,7 @@ use sekisho_schema::{
 impl Engine {
     /// Takes in who owns a flow that was asked about; `None` when nobody of this host does.
     pub(super) fn take_owner(&mut self, flow: &FlowKey, process: Option<&Process>, at: Timestamp) {
+        self.episodes.adopt_owner(flow, process);
         for wait in self.ledger.ask(|asked| asked.take(flow)) {
             self.owner_known(wait, process, at);
         }

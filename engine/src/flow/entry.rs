@@ -172,6 +172,8 @@ pub(super) struct Entry {
     pub(super) tuple: Tuple,
     /// Which deadline list it stands in.
     pub(super) slot: u16,
+    /// Payload from the remote end that was told, in units of 64 KiB, as far as 16 bits reach.
+    told_in: u16,
     pub(super) flags: u32,
     pub(super) last_at: i64,
     pub(super) bytes_in: u64,
@@ -206,6 +208,7 @@ impl Entry {
     pub(super) const FREE: Self = Self {
         tuple: Tuple::NONE,
         slot: 0,
+        told_in: 0,
         flags: 0,
         last_at: 0,
         bytes_in: 0,
@@ -310,6 +313,20 @@ impl Entry {
         // What the other end sent was not told as sent so far.
         self.pending = u32::try_from(self.bytes_out).unwrap_or(u32::MAX);
         (self.pending_at, self.out_at) = (self.last_at, i64::MIN);
+        self.told_in = 0;
+    }
+
+    /// Payload bytes from the remote end since this was asked last, in whole units of 64 KiB.
+    pub(super) const fn take_bytes_in(&mut self) -> u64 {
+        let units = (self.bytes_in >> 16) as u16;
+        let since = units.wrapping_sub(self.told_in);
+        self.told_in = units;
+        (since as u64) << 16
+    }
+
+    /// The same with what is less than a unit: asked once, at the end.
+    pub(super) const fn take_rest_in(&mut self) -> u64 {
+        self.take_bytes_in() + (self.bytes_in & 0xFFFF)
     }
 
     /// Datagrams that carried payload this way; a stream has none, so the two share their place.

@@ -184,10 +184,13 @@ pub enum ObservationKind<'a> {
     },
     /// The first packet of the flow.
     Started,
-    /// Payload left the local end: told for each 64 KiB, each second of sending, and at the end of the flow.
+    /// Payload went: told for each 64 KiB that the local end sends, each second of its sending, each
+    /// 16 MiB that come, and at the end of the flow.
     Volume {
         /// Payload bytes toward the remote end since the last such observation of this flow.
         bytes_out: u64,
+        /// Payload bytes from the remote end since then; in units of 64 KiB, but to the byte at the end.
+        bytes_in: u64,
     },
 }
 

@@ -63,9 +63,20 @@ impl<O: FnMut(&Observation<'_>) -> Appetite> Teller<'_, O> {
 
     /// Tells the payload that no volume observation covered yet.
     pub(super) fn tell_volume(&mut self, entry: &mut Entry, more: u64) {
+        let bytes_in = entry.take_bytes_in();
+        self.tell_bytes(entry, more, bytes_in);
+    }
+
+    /// The same at the end of a flow, to the last byte.
+    pub(super) fn tell_last_volume(&mut self, entry: &mut Entry) {
+        let bytes_in = entry.take_rest_in();
+        self.tell_bytes(entry, 0, bytes_in);
+    }
+
+    fn tell_bytes(&mut self, entry: &mut Entry, more: u64, bytes_in: u64) {
         let bytes_out = u64::from(std::mem::take(&mut entry.pending)) + more;
-        if bytes_out != 0 {
-            self.tell(entry, ObservationKind::Volume { bytes_out });
+        if bytes_out | bytes_in != 0 {
+            self.tell(entry, ObservationKind::Volume { bytes_out, bytes_in });
         }
     }
 

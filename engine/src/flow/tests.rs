@@ -503,8 +503,13 @@ fn describe(o: &Observation<'_>) -> String {
             let way = if flow.direction == Direction::Inbound { "Inbound" } else { "Outbound" };
             format!("started {:?} {way}{seen}{bound}", flow.route)
         }
-        ObservationKind::Volume { bytes_out } => format!("volume {bytes_out}"),
+        ObservationKind::Volume { bytes_out, .. } => format!("volume {bytes_out}"),
     }
+}
+
+/// Whether it tells of bytes that came and of none that left.
+fn is_only_received(o: &Observation<'_>) -> bool {
+    matches!(o.kind, ObservationKind::Volume { bytes_out: 0, .. })
 }
 
 fn ended(o: &Observation<'_>) -> u64 {
@@ -547,7 +552,13 @@ impl Lab {
         let ended_bytes = &mut self.ended_bytes;
         self.tracker.handle_timeout(now, &mut |o| {
             *ended_bytes += ended(o);
-            told.push(if keep_at { format!("{} {} {:?}", o.at, o.frame, o) } else { describe(o) });
+            if !is_only_received(o) {
+                told.push(if keep_at {
+                    format!("{} {} {:?}", o.at, o.frame, o)
+                } else {
+                    describe(o)
+                });
+            }
             appetite
         });
     }
@@ -564,7 +575,13 @@ impl Lab {
         self.tracker.observe(self.frames, &frame.as_frame(), &mut |o| {
             *last_at = o.at;
             *ended_bytes += ended(o);
-            told.push(if keep_at { format!("{} {} {:?}", o.at, o.frame, o) } else { describe(o) });
+            if !is_only_received(o) {
+                told.push(if keep_at {
+                    format!("{} {} {:?}", o.at, o.frame, o)
+                } else {
+                    describe(o)
+                });
+            }
             appetite
         });
         self.last = Some(bytes);

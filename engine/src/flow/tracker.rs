@@ -27,6 +27,8 @@ pub use foresight::AHEAD;
 /// Payload that is told at once, and the span of sending after which less is told too.
 const VOLUME_BYTES: u64 = 64 * 1024;
 const VOLUME_NANOS: i64 = 1_000_000_000;
+/// Payload that came is told each 2^24 bytes: what only receives is silent otherwise.
+const VOLUME_IN_BITS: u32 = 24;
 /// A frame this far behind the latest comes from a clock that was set, not from another socket.
 const NEAR_NANOS: i64 = 1_000_000_000;
 /// Silence of the local end that sets bursts apart.
@@ -297,8 +299,13 @@ impl Tracker {
         entry.last_at = entry.last_at.max(at);
         entry.first_at = entry.first_at.min(at);
         let length = u64::from(view.ip_payload_len);
+        let mut came_much = false;
         match toward {
-            Toward::Local => entry.bytes_in += length,
+            Toward::Local => {
+                let before = entry.bytes_in;
+                entry.bytes_in += length;
+                came_much = (before ^ entry.bytes_in) >> VOLUME_IN_BITS != 0;
+            }
             Toward::Remote => entry.bytes_out += length,
         }
         let mut closes = false;
@@ -325,6 +332,9 @@ impl Tracker {
                 sent(&mut teller, entry, length);
             }
         }
+        if came_much {
+            teller.tell_volume(entry, 0);
+        }
         if closes {
             entry.put(flag::CLOSED, true);
             teller.tell_volume(entry, 0);
@@ -342,7 +352,7 @@ impl Tracker {
         let (mut teller, flows) = self.teller(at, observer);
         let Some(entry) = flows.entry_mut(place) else { return };
         stream::ended(&mut teller, entry);
-        teller.tell_volume(entry, 0);
+        teller.tell_last_volume(entry);
         teller.tell(entry, ObservationKind::Ended);
         teller.release(entry, place, Toward::Remote);
         teller.release(entry, place, Toward::Local);

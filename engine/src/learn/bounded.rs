@@ -89,16 +89,6 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         self.upsert_with(key, K::clone, make, may_go)
     }
 
-    /// The same for a key at hand, which is not copied.
-    pub(crate) fn upsert_owned(
-        &mut self,
-        key: K,
-        make: impl FnOnce() -> V,
-        may_go: impl Fn(&V) -> bool,
-    ) -> Option<&mut V> {
-        self.upsert_with(key, |key| key, make, may_go)
-    }
-
     fn upsert_with<B: Borrow<K>>(
         &mut self,
         key: B,

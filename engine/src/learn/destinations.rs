@@ -1,6 +1,7 @@
 //! The destinations that hosts of the inside speak to.
 
 use super::baseline::{BASELINE_SCHEMA, Baseline, LearnedDestination};
+use super::suffix::registered_name;
 use super::{Bounded, Week};
 use sekisho_schema::event::BaselineState;
 use sekisho_schema::{Span, Timestamp};
@@ -56,54 +57,6 @@ pub struct DestinationKey {
     pub host: Option<IpAddr>,
     /// The outside end.
     pub remote: Remote,
-}
-
-/// Second-level labels under which country registries register names.
-const REGISTRIES: [&str; 14] =
-    ["ac", "ad", "co", "com", "ed", "edu", "go", "gob", "gov", "gr", "lg", "ne", "net", "or"];
-
-/// Names of two labels below which every customer has a label of its own: the whole name is the
-/// destination. In order.
-const SHARED: [&str; 16] = [
-    "akamaihd.net",
-    "amazonaws.com",
-    "appspot.com",
-    "azureedge.net",
-    "azurewebsites.net",
-    "cloudapp.net",
-    "cloudfront.net",
-    "ddns.net",
-    "duckdns.org",
-    "dyndns.org",
-    "fastly.net",
-    "github.io",
-    "herokuapp.com",
-    "no-ip.org",
-    "pages.dev",
-    "workers.dev",
-];
-
-/// The part of a name that somebody registered: two labels, three below a country's registry, all
-/// of it below a shared host.
-///
-/// A short table stands for the public suffix list; a suffix that it lacks makes destinations
-/// coarser, which the allowance of the host still bounds.
-#[must_use]
-pub fn registered_name(name: &str) -> &str {
-    let dot_before =
-        |end: usize| name.as_bytes().get(..end)?.iter().rposition(|byte| *byte == b'.');
-    let behind = |dot: usize| name.get(dot + 1..).unwrap_or(name);
-    let Some(last) = dot_before(name.len()) else { return name };
-    let Some(dot) = dot_before(last) else { return name };
-    let two = behind(dot);
-    if SHARED.binary_search(&two).is_ok() {
-        return name;
-    }
-    let second = name.get(dot + 1..last).unwrap_or("");
-    if name.len() - last == 3 && REGISTRIES.contains(&second) {
-        return dot_before(dot).map_or(name, behind);
-    }
-    two
 }
 
 /// What is known of one destination.
@@ -255,29 +208,6 @@ fn fresh(at: Timestamp) -> Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_registered_name_is_what_somebody_registered() {
-        for (name, registered) in [
-            ("www.example.com", "example.com"),
-            ("example.com", "example.com"),
-            ("a.b.example.co.jp", "example.co.jp"),
-            ("localhost", "localhost"),
-            ("tenant.github.io", "tenant.github.io"),
-            ("x.notgithub.io", "notgithub.io"),
-            ("github.io", "github.io"),
-            ("a.tenant.workers.dev", "a.tenant.workers.dev"),
-            ("co.jp", "co.jp"),
-            ("", ""),
-        ] {
-            assert_eq!(registered_name(name), registered, "{name}");
-        }
-    }
-
-    #[test]
-    fn shared_names_are_in_order_and_of_two_labels() {
-        assert!(SHARED.is_sorted() && SHARED.iter().all(|name| name.matches('.').count() == 1));
-    }
 
     #[test]
     fn a_baseline_restores_what_it_wrote() {

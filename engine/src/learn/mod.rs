@@ -2,16 +2,33 @@
 //! that are usual here, and whether it may be believed. Must not know: indicators, policy's
 //! decisions, containments.
 
+pub mod allowance;
+pub mod approved;
 mod baseline;
 mod bounded;
 mod destinations;
+pub mod dns;
+mod episodes;
+pub mod fanout;
+pub mod host_budget;
+pub mod icmp;
+mod keep;
+pub mod oddity;
+pub mod persistence;
+pub mod rhythm;
+mod space_saving;
+pub mod staging;
+mod suffix;
 mod traffic;
 mod week;
 
 pub use baseline::{BASELINE_SCHEMA, Baseline, LearnedDestination};
 pub(crate) use bounded::Bounded;
 pub(crate) use destinations::Destinations;
-pub use destinations::{DestinationKey, Remote, registered_name};
+pub use destinations::{DestinationKey, Remote};
+pub(crate) use episodes::Regard;
+pub use episodes::{AsnOf, EpisodeSettings, Episodes, RestoreEpisodesError, Told, Unlocked, What};
+pub use suffix::registered_name;
 pub(crate) use traffic::Ended;
 pub use traffic::FlowEnd;
 pub(crate) use week::{Week, day_of};

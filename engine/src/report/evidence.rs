@@ -17,17 +17,6 @@ pub(super) fn evidence(signal: &Signal) -> Vec<Evidence> {
                 ("window", "7d".into()),
             ],
         ),
-        SignalKind::Beacon { hits, bets, low, high, chance, log10_e, .. } => Evidence::new(
-            "cadence",
-            [
-                ("bets", (*bets).into()),
-                ("chance", (*chance).into()),
-                ("high_seconds", (*high).into()),
-                ("hits", (*hits).into()),
-                ("log10_e", (*log10_e).into()),
-                ("low_seconds", (*low).into()),
-            ],
-        ),
         SignalKind::HostBudget { bytes, allowed } => Evidence::new(
             "volume",
             [
@@ -37,6 +26,7 @@ pub(super) fn evidence(signal: &Signal) -> Vec<Evidence> {
             ],
         ),
         SignalKind::Pattern(pattern) => return pattern.evidence.clone(),
+        SignalKind::Scored(scored) => return scored.evidence.clone(),
         SignalKind::Plugx { matched, cipher, toward, header, present } => Evidence::new(
             "payload",
             [

@@ -26,14 +26,6 @@ fn sentence(signal: &Signal, host: &str) -> String {
             grouped(*bytes),
             grouped(*allowed),
         ),
-        SignalKind::Beacon { destination, hits, bets, low, high, chance, log10_e } => format!(
-            "{host} comes back to {destination} port {} by the clock: {hits} of the last {bets} \
-             gaps fell in the {low:.1}-{high:.1} s predicted beforehand; unplanned traffic does \
-             that at most {} % of the time, and all gaps together speak 10^{log10_e:.1} to 1 \
-             against it.",
-            remote.port(),
-            (chance * 100.0).ceil(),
-        ),
         SignalKind::HostBudget { bytes, allowed } => format!(
             "{host} sent {} bytes within a day to destinations that nobody approved, lastly to \
              {remote}; {} bytes are allowed.",
@@ -43,6 +35,7 @@ fn sentence(signal: &Signal, host: &str) -> String {
         SignalKind::Pattern(pattern) => {
             pattern.told.replace("{host}", host).replace("{remote}", &remote.to_string())
         }
+        SignalKind::Scored(scored) => scored.told.replace("{host}", host),
         SignalKind::Plugx { matched, cipher, toward, present, .. } => {
             let who = match toward {
                 Toward::Local => format!("{remote} spoke PlugX to {host}"),

@@ -106,9 +106,11 @@ impl Author<'_> {
 fn subject(signal: &Signal, inside: &str) -> Subject {
     let flow = &signal.flow;
     let (kind, value) = match &signal.kind {
-        SignalKind::Allowance { destination, .. } | SignalKind::Beacon { destination, .. } => {
-            ("destination", destination.to_string())
-        }
+        SignalKind::Allowance { destination, .. } => ("destination", destination.to_string()),
+        SignalKind::Scored(scored) => match &scored.about {
+            Some(destination) => ("destination", destination.clone()),
+            None => ("host", inside.to_owned()),
+        },
         SignalKind::HostBudget { .. } => ("host", inside.to_owned()),
         SignalKind::Pattern(_) | SignalKind::Plugx { .. } => {
             ("flow", format!("{} {} -> {}", flow.transport, flow.local, flow.remote))

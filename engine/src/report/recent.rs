@@ -15,6 +15,7 @@ struct Key {
     /// What only scores must not hide what may cut.
     decides: bool,
     local: IpAddr,
+    /// The indicator sighted, or the destination that a statistic is of.
     indicator: Option<String>,
     remote: Option<SocketAddr>,
     transport: Transport,
@@ -30,6 +31,7 @@ impl Key {
             SignalKind::Sighting(Sighted::Answer) => {
                 signal.target.map(|address| SocketAddr::new(address, 0))
             }
+            SignalKind::Scored(ref scored) if scored.about.is_none() => None,
             _ => Some(flow.remote),
         };
         let is_theft = match &signal.kind {
@@ -45,7 +47,10 @@ impl Key {
             grade: signal.grade,
             decides: signal.weight == Weight::Decides,
             local: flow.local.ip(),
-            indicator: signal.indicator.as_ref().map(|indicator| indicator.id.clone()),
+            indicator: match &signal.kind {
+                SignalKind::Scored(scored) => scored.about.clone(),
+                _ => signal.indicator.as_ref().map(|indicator| indicator.id.clone()),
+            },
             remote,
             transport: flow.transport,
             is_theft,

@@ -178,7 +178,11 @@ fn a_flood_of_destinations_is_bounded_and_counted() {
     bench.feed(&upload(900.0, C2, 10));
     bench.tick(after(2000.0));
     let told: Vec<_> = bench.findings().iter().map(|f| f.detector.clone()).collect();
-    assert_eq!(told, ["behaviour.allowance"], "what was past half its allowance was kept");
+    assert_eq!(
+        told,
+        ["behaviour.fanout", "behaviour.allowance"],
+        "what was past half its allowance was kept"
+    );
     assert!(bench.engine.summary().evicted["destinations"] > 3000);
     bench.tick(after(4000.0));
     let told = bench.records().any(

@@ -19,6 +19,8 @@ mod intruder;
 #[cfg(test)]
 mod ladder;
 #[cfg(test)]
+mod learn;
+#[cfg(test)]
 mod ledger_model;
 #[cfg(test)]
 mod plugx_cases;

@@ -115,7 +115,9 @@ impl Tape {
             ..
         } = self;
         tracker.observe(self.frames, &frame, &mut |o| {
-            told.push(describe(o));
+            if !is_only_received(o) {
+                told.push(describe(o));
+            }
             *overlap |= o.flow.overlap;
             match o.kind {
                 ObservationKind::Head { bytes, .. } if *opened && !o.flow.start_seen => {

@@ -1,0 +1,257 @@
+//! What a score may do now: thresholds with a promise, held by governor and drift guard.
+
+use super::cluster::CLUSTER_HOSTS;
+use super::drift::DriftGuard;
+use super::episode::{Channel, EpisodeKey, EpisodeScore, Tier};
+use super::governor::{Governor, RETURNS_AFTER};
+use super::threshold::floor_of;
+use sekisho_schema::baseline::ChangeWindow;
+use sekisho_schema::certificate::Certificate;
+use sekisho_schema::ruling::{Reduced, Ruling};
+use sekisho_schema::{Timestamp, Verified};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Keys whose ruling of the last seven days is remembered; beyond, the oldest is forgotten.
+const REMEMBERED: usize = 4096;
+
+/// The authority of a host.
+#[derive(Debug)]
+pub struct Authority {
+    certificate: Option<Verified<Certificate>>,
+    windows: Vec<ChangeWindow>,
+    state: AuthorityState,
+}
+
+/// What of an authority outlives a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityState {
+    governor: Governor,
+    drift: DriftGuard,
+    /// Version of the certificate that the drift guard watches.
+    version: u64,
+    ruled: Vec<Ruled>,
+}
+
+/// What was ruled last about a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ruled {
+    key: EpisodeKey,
+    channel: Channel,
+    reached: Tier,
+    at: Timestamp,
+    /// Whether a change window let it pass: what goes beyond that is ruled anew.
+    announced: bool,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self {
+            certificate: None,
+            windows: Vec::new(),
+            state: AuthorityState {
+                governor: Governor::new(0.0, 1),
+                drift: DriftGuard::new(0.0),
+                version: 0,
+                ruled: Vec::new(),
+            },
+        }
+    }
+}
+
+impl Authority {
+    /// Goes on where an earlier run stopped; before the certificate is given.
+    pub fn restore(&mut self, state: AuthorityState) {
+        self.state = state;
+    }
+
+    /// What outlives a restart.
+    #[must_use]
+    pub const fn state(&self) -> &AuthorityState {
+        &self.state
+    }
+
+    /// Takes a certificate into force. A newer one ends a revocation; the tokens that are out stay out.
+    pub fn certify(&mut self, certificate: Verified<Certificate>) {
+        let promise =
+            certificate.promise(Tier::CutDestination) + certificate.promise(Tier::IsolateHost);
+        self.state.governor.resize(promise, 1);
+        if certificate.version != self.state.version {
+            self.state.drift = DriftGuard::new(promise);
+            self.state.version = certificate.version;
+        }
+        self.certificate = Some(certificate);
+    }
+
+    /// Takes the change windows of a baseline into force.
+    pub fn announce(&mut self, windows: Vec<ChangeWindow>) {
+        self.windows = windows;
+    }
+
+    /// The certificate in force.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_deref()
+    }
+
+    /// Whether cutting was taken back.
+    #[must_use]
+    pub const fn is_revoked(&self) -> bool {
+        self.state.drift.revoked_at().is_some()
+    }
+
+    /// What a score may do, if it may do anything that it has not done yet; `hosts` is how many took
+    /// the destination up within a day, as far as that is known.
+    pub fn rule(&mut self, key: &EpisodeKey, score: &EpisodeScore, hosts: u64) -> Option<Ruling> {
+        let at = score.at;
+        self.state.drift.turn(at);
+        let (reached, threshold, budget) = self.reached(score)?;
+        let window = self.window(key, score);
+        let ruled = Ruled {
+            key: key.clone(),
+            channel: score.channel,
+            reached,
+            at,
+            announced: window.is_some(),
+        };
+        if self.has_ruled(&ruled) {
+            return None;
+        }
+        self.remember(ruled);
+        let (tier, reduced) = match window {
+            Some(name) => (Tier::Alert, Some(Reduced::Window { name })),
+            None => self.reduce(score, reached, hosts),
+        };
+        Some(Ruling {
+            key: key.clone(),
+            score: score.clone(),
+            reached,
+            tier,
+            threshold,
+            counter_threshold: score.score,
+            budget,
+            reduced,
+        })
+    }
+
+    /// The hardest tier whose threshold a score is above; an alert needs no certificate.
+    fn reached(&self, score: &EpisodeScore) -> Option<(Tier, f64, f64)> {
+        if let Some(certificate) = &self.certificate {
+            for tier in [Tier::IsolateHost, Tier::CutDestination, Tier::Hold] {
+                let threshold = certificate.threshold(tier, score.channel);
+                if let Some(threshold) = threshold.filter(|threshold| score.score > *threshold) {
+                    let budget = certificate.grant(tier, score.channel)?.budget;
+                    return Some((tier, threshold, budget));
+                }
+            }
+        }
+        let floor = floor_of(score.channel);
+        (score.score > floor).then_some((Tier::Alert, floor, 0.0))
+    }
+
+    /// The change window that covers a score: it was announced with an amount, and what is beyond that was not.
+    fn window(&self, key: &EpisodeKey, score: &EpisodeScore) -> Option<String> {
+        let window = self.windows.iter().find(|window| window.covers(key, score.at))?;
+        let is_within = match score.channel {
+            Channel::Allowance => score.score <= window.upload as f64,
+            // The budget of a host is about no destination in particular.
+            Channel::HostBudget => false,
+            _ => true,
+        };
+        is_within.then(|| window.name.clone())
+    }
+
+    /// The tier that is acted on, and why it is milder than the one that was reached.
+    fn reduce(
+        &mut self,
+        score: &EpisodeScore,
+        reached: Tier,
+        hosts: u64,
+    ) -> (Tier, Option<Reduced>) {
+        match reached {
+            Tier::Alert => (Tier::Alert, self.why_locked(score.channel)),
+            Tier::Hold => (Tier::Hold, None),
+            Tier::CutDestination | Tier::IsolateHost => self.reduce_cut(score.at, reached, hosts),
+        }
+    }
+
+    fn reduce_cut(&mut self, at: Timestamp, reached: Tier, hosts: u64) -> (Tier, Option<Reduced>) {
+        if hosts >= CLUSTER_HOSTS as u64 {
+            return (Tier::Hold, Some(Reduced::Cluster { hosts }));
+        }
+        self.state.drift.note(at);
+        if self.is_revoked() {
+            return (Tier::Hold, Some(Reduced::Revoked));
+        }
+        if !self.state.governor.take(at) {
+            return (Tier::Hold, Some(Reduced::Spent { of: self.state.governor.size() }));
+        }
+        (reached, None)
+    }
+
+    /// Why nothing but an alert is possible in a channel; `None` when the score is just too low.
+    fn why_locked(&self, channel: Channel) -> Option<Reduced> {
+        let Some(certificate) = &self.certificate else {
+            return Some(Reduced::Locked { missing_host_weeks: None });
+        };
+        if certificate.undecided > 0 {
+            return Some(Reduced::Undecided { items: certificate.undecided });
+        }
+        let hold = certificate.grant(Tier::Hold, channel)?;
+        hold.threshold
+            .is_none()
+            .then_some(Reduced::Locked { missing_host_weeks: Some(hold.missing_host_weeks) })
+    }
+
+    /// Whether as much was ruled within seven days: an episode is told once per tier, and costs one token.
+    fn has_ruled(&mut self, now: &Ruled) -> bool {
+        self.state.ruled.retain(|ruled| now.at < ruled.at.after(RETURNS_AFTER));
+        self.state.ruled.iter().any(|ruled| {
+            ruled.key == now.key
+                && ruled.channel == now.channel
+                && ruled.reached >= now.reached
+                && (now.announced || !ruled.announced)
+        })
+    }
+
+    fn remember(&mut self, now: Ruled) {
+        self.state.ruled.retain(|ruled| ruled.key != now.key || ruled.channel != now.channel);
+        if self.state.ruled.len() >= REMEMBERED {
+            self.state.ruled.remove(0);
+        }
+        self.state.ruled.push(now);
+    }
+
+    /// What is granted and what is locked, by tier and channel.
+    #[must_use]
+    pub fn standing(&self) -> BTreeMap<(Tier, Channel), Result<f64, Reduced>> {
+        let mut standing = BTreeMap::new();
+        for tier in [Tier::Hold, Tier::CutDestination, Tier::IsolateHost] {
+            for channel in Channel::ALL {
+                let Some(certificate) = &self.certificate else {
+                    let none = Reduced::Locked { missing_host_weeks: None };
+                    standing.insert((tier, channel), Err(none));
+                    continue;
+                };
+                let Some(grant) = certificate.grant(tier, channel) else { continue };
+                let stands = match grant.threshold {
+                    _ if certificate.undecided > 0 => {
+                        Err(Reduced::Undecided { items: certificate.undecided })
+                    }
+                    _ if tier > Tier::Hold && self.is_revoked() => Err(Reduced::Revoked),
+                    Some(threshold) => Ok(threshold),
+                    None => {
+                        Err(Reduced::Locked { missing_host_weeks: Some(grant.missing_host_weeks) })
+                    }
+                };
+                standing.insert((tier, channel), stands);
+            }
+        }
+        standing
+    }
+}
+
+#[cfg(test)]
+mod tests;
