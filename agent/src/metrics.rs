@@ -48,6 +48,8 @@ pub struct Values {
     pub leaked_bytes: u64,
     /// Times that the kernel held something else than it should.
     pub drift: u64,
+    /// What learning has come to, and what it may do.
+    pub learning: Learning,
     /// Destinations known beforehand: held by the kernel, wanted, left out for the cap.
     pub known: [u64; 3],
     /// Packets that the kernel dropped for such a destination.
@@ -70,6 +72,31 @@ pub struct Values {
     pub policy_version: u64,
     /// Policies refused, by reason.
     pub policy_refused: BTreeMap<String, u64>,
+}
+
+/// What learning has come to, and what it may do.
+#[derive(Clone, Debug, Default)]
+pub struct Learning {
+    /// Weeks of this host that were watched.
+    pub host_weeks: f64,
+    /// Episodes that go on, that are over, that found no place.
+    pub episodes: [u64; 3],
+    /// Version of the signed baseline in force; 0 for none.
+    pub baseline: u64,
+    /// Version of the certificate in force; 0 for none.
+    pub certificate: u64,
+    /// Baselines and certificates refused since the start.
+    pub refusals: u64,
+    /// Whether a channel may act, and the host-weeks that are missing, by tier and channel.
+    pub channels: BTreeMap<(&'static str, &'static str), (bool, f64)>,
+    /// Automatic cuts left in seven days.
+    pub cuts_left: u32,
+    /// Cuts that became holds because none was left.
+    pub cuts_refused: u64,
+    /// Whether cutting was taken back.
+    pub is_revoked: bool,
+    /// Whether what was learned could be written down the last time.
+    pub is_kept: bool,
 }
 
 impl Metrics {
@@ -154,6 +181,7 @@ impl Values {
         );
         self.render_sight(&mut page);
         self.render_judgement(&mut page);
+        self.render_learning(&mut page);
         self.render_cut(&mut page);
         self.render_spool(&mut page);
         page.0
@@ -222,6 +250,72 @@ impl Values {
         page.family("sekisho_policy_refused_total", "counter", "Policies refused.");
         for (reason, count) in &self.policy_refused {
             page.sample("sekisho_policy_refused_total", &[("reason", reason)], count);
+        }
+    }
+
+    fn render_learning(&self, page: &mut Page) {
+        let learning = &self.learning;
+        let mut gauge =
+            |name: &str, help: &str, value: f64| page.single(name, "gauge", help, value);
+        gauge(
+            "sekisho_learning_host_weeks",
+            "Weeks of this host that were watched.",
+            learning.host_weeks,
+        );
+        gauge(
+            "sekisho_learning_kept",
+            "Whether what was learned could be written down the last time.",
+            f64::from(u8::from(learning.is_kept)),
+        );
+        gauge(
+            "sekisho_baseline_version",
+            "Version of the signed baseline in force; 0 for none.",
+            learning.baseline as f64,
+        );
+        gauge(
+            "sekisho_certificate_version",
+            "Version of the certificate in force; 0 for none.",
+            learning.certificate as f64,
+        );
+        gauge(
+            "sekisho_certificate_revoked",
+            "Whether cutting was taken back because it was falser than promised.",
+            f64::from(u8::from(learning.is_revoked)),
+        );
+        gauge(
+            "sekisho_automatic_cuts_left",
+            "Cuts on behaviour that are left in seven days.",
+            f64::from(learning.cuts_left),
+        );
+        page.single(
+            "sekisho_automatic_cuts_refused_total",
+            "counter",
+            "Cuts on behaviour that became holds because none was left.",
+            learning.cuts_refused,
+        );
+        page.single(
+            "sekisho_documents_refused_total",
+            "counter",
+            "Baselines and certificates refused.",
+            learning.refusals,
+        );
+        page.family("sekisho_episodes", "gauge", "Episodes of learning.");
+        for (state, count) in ["watched", "over", "lost"].iter().zip(learning.episodes) {
+            page.sample("sekisho_episodes", &[("state", state)], count);
+        }
+        page.family("sekisho_channel_unlocked", "gauge", "Whether a channel may act with a tier.");
+        for ((tier, channel), (is_unlocked, _)) in &learning.channels {
+            let labels = [("tier", *tier), ("channel", *channel)];
+            page.sample("sekisho_channel_unlocked", &labels, u8::from(*is_unlocked));
+        }
+        let name = "sekisho_channel_missing_host_weeks";
+        page.family(
+            name,
+            "gauge",
+            "Host-weeks that a channel lacks before it may act with a tier.",
+        );
+        for ((tier, channel), (_, missing)) in &learning.channels {
+            page.sample(name, &[("tier", tier), ("channel", channel)], missing);
         }
     }
 

@@ -45,6 +45,7 @@ fn upload(destination: &str, up: u64) -> Episode {
         net: up,
         rhythm: 0.0,
         proven_at: None,
+        gaps: Vec::new(),
         oddities: Vec::new(),
         users: 1,
         scores: vec![scored(Channel::Allowance, hour(1), inputs).unwrap()],

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dir;
+pub mod learning;
 pub mod page;
 pub mod policy;
 pub mod secret;

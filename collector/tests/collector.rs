@@ -33,7 +33,7 @@ async fn what_was_acknowledged_survives_a_kill_and_what_is_sent_again_is_stored_
         (status, serde_json::from_str::<Value>(&text).unwrap()),
         (
             200,
-            json!({"ack_through": 200, "stored": 200, "duplicates": 0, "confirmed": [], "group_spent": null})
+            json!({"ack_through": 200, "stored": 200, "duplicates": 0, "confirmed": [], "group_spent": null, "fleet": null})
         )
     );
     // A batch is on its way while the collector is killed: whatever became of it, sending it again gives one row each.

@@ -1,4 +1,4 @@
-//! The engine: the stages in their order, one queue of output.
+//! The engine: the stages in their order, orders and records out.
 //!
 //! Frames and documents enter through [`Engine::handle`], each with its time; deadlines are processed
 //! at their own time, so that it changes nothing when or how often [`Engine::handle_timeout`] is
@@ -21,7 +21,7 @@ use crate::judge::{Approved, Budget, Exemptions, Leaving, decide};
 use crate::learn::{Baseline, Destinations, Ended, Episodes, FlowEnd, Unlocked};
 use crate::limits::Limits;
 use crate::output::{ContainOrder, Output};
-use crate::report::Recent;
+use crate::report::{Recent, Untold};
 use crate::rules::Rules;
 use crate::wire::{Frame, Unparsed};
 use sekisho_schema::certificate::Certificate;
@@ -75,7 +75,9 @@ pub struct Engine {
     recent: Recent,
     signals: Vec<Signal>,
     ended: Ended,
-    queue: VecDeque<Output>,
+    /// What shall be held: never behind anything that is only told.
+    orders: VecDeque<ContainOrder>,
+    queue: VecDeque<Queued>,
     tally: Tally,
     /// When the policy in force is to be reported as frozen.
     frozen_at: Option<Timestamp>,
@@ -100,6 +102,13 @@ struct Tally {
     evicted_told: u64,
     /// Whether the frames lie behind an earlier one, and that was told.
     behind: bool,
+}
+
+/// What waits to leave. A finding is put into words when it is asked for: a cut does not wait for sentences.
+#[derive(Debug)]
+enum Queued {
+    Output(Output),
+    Finding(Timestamp, Box<Untold>),
 }
 
 impl Engine {
@@ -137,6 +146,7 @@ impl Engine {
             recent: Recent::new(&limits, hash_seed),
             signals: Vec::new(),
             ended: Ended::default(),
+            orders: VecDeque::new(),
             queue: VecDeque::new(),
             tally: Tally::default(),
             frozen_at: None,
@@ -208,9 +218,18 @@ impl Engine {
         (due != i64::MAX).then_some(Timestamp::from_nanos(due))
     }
 
-    /// The next output, cause before effect.
+    /// The next output: what shall be held first, the rest in the order of cause and effect.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.queue.pop_front()
+        if let Some(order) = self.orders.pop_front() {
+            return Some(Output::Contain(Box::new(order)));
+        }
+        Some(match self.queue.pop_front()? {
+            Queued::Output(output) => output,
+            Queued::Finding(at, finding) => {
+                let body = Body::Finding(Box::new(finding.tell(&self.host)));
+                Output::Record(Box::new(Record { at, body }))
+            }
+        })
     }
 
     /// What was read so far and what came of it.
@@ -436,7 +455,7 @@ impl Engine {
             self.tell_approved();
         }
         while let Some(flow) = self.episodes.next_to_ask() {
-            self.queue.push_back(Output::AskOwner(flow));
+            self.queue.push_back(Queued::Output(Output::AskOwner(flow)));
         }
     }
 
@@ -490,12 +509,12 @@ impl Engine {
     }
 
     fn record(&mut self, at: Timestamp, body: Body) {
-        self.queue.push_back(Output::Record(Box::new(Record { at, body })));
+        self.queue.push_back(Queued::Output(Output::Record(Box::new(Record { at, body }))));
     }
 
     /// Asks for the ledger's set to be held.
     fn order_set(&mut self, decided_at: Option<Timestamp>, flow: Option<FlowKey>) {
         let set = self.ledger.set().clone();
-        self.queue.push_back(Output::Contain(Box::new(ContainOrder { set, decided_at, flow })));
+        self.orders.push_back(ContainOrder { set, decided_at, flow });
     }
 }

@@ -1,4 +1,4 @@
-//! What leaves the engine, in one ordered queue: cause before effect.
+//! What leaves the engine: what shall be held first, the rest in the order of cause and effect.
 
 use sekisho_schema::{ContainmentSet, FlowKey, Record, Timestamp};
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ pub enum Output {
     Approve(BTreeSet<IpAddr>),
     /// Say who owns this flow, by `HostFact::Owner`: a cut waits for it. Comes after the order that it belongs to.
     AskOwner(FlowKey),
-    /// Hold this, at once. Never emitted in learn and dry-run.
+    /// Hold this, at once; it comes before all that is told of it. Never emitted in learn and dry-run.
     Contain(Box<ContainOrder>),
     /// Write this down.
     Record(Box<Record>),

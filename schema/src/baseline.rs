@@ -8,6 +8,10 @@ use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod part;
+
+pub use part::{LearnedPart, LearnedWhole, PART_EPISODES, PART_GONE, PartTaken};
+
 /// Name and version of the schema of what one host learned.
 pub const LEARNED_SCHEMA: &str = "sekisho.learned/1";
 /// Name and version of the schema of a role's baseline.
@@ -84,6 +88,9 @@ pub struct Episode {
     /// When the rhythm was proven.
     #[serde(default)]
     pub proven_at: Option<Timestamp>,
+    /// The last gaps between contacts in seconds, oldest first, at most 16; only of a rhythm that was proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<f32>,
     /// What is odd about it, sorted.
     #[serde(default)]
     pub oddities: Vec<Oddity>,
@@ -211,7 +218,11 @@ impl Pool {
 }
 
 impl Learned {
-    fn check(&self) -> Result<(), PoolError> {
+    /// Whether it makes sense, so that it may be pooled.
+    ///
+    /// # Errors
+    /// [`PoolError::Senseless`].
+    pub fn check(&self) -> Result<(), PoolError> {
         let refuse = |why: String| PoolError::Senseless { host: self.host.clone(), why };
         if self.schema != LEARNED_SCHEMA {
             return Err(refuse(format!(
@@ -469,27 +480,28 @@ impl RoleBaseline {
         self.window.iter().find(|window| window.covers(key, at))
     }
 
-    /// What another version adds, drops and changes, a line each; empty when nothing.
+    /// What another version adds, drops and changes, a line each: entries in the order of their keys, then
+    /// what was refused, then change windows; empty when nothing.
     #[must_use]
     pub fn difference(&self, newer: &Self) -> Vec<String> {
         let index = |baseline: &Self| -> BTreeMap<EpisodeKey, Entry> {
             baseline.entry.iter().map(|entry| (entry.key(), entry.clone())).collect()
         };
         let (old, new) = (index(self), index(newer));
-        let mut lines = Vec::new();
-        for (key, entry) in &new {
-            match old.get(key) {
-                None => lines.push(match &entry.signed_by {
-                    Some(by) => format!("+ {key}, signed by {by}"),
-                    None => format!("+ {key}"),
-                }),
-                Some(before) if before.upload != entry.upload => lines
-                    .push(format!("~ {key}: upload {} to {} bytes", before.upload, entry.upload)),
-                Some(_) => {}
+        // In the order in which the text form has them, so that a reader finds each line there.
+        let keys: BTreeSet<&EpisodeKey> = old.keys().chain(new.keys()).collect();
+        let line = |key: &EpisodeKey| match (old.get(key), new.get(key)) {
+            (None, Some(entry)) => Some(match &entry.signed_by {
+                Some(by) => format!("+ {key}, signed by {by}"),
+                None => format!("+ {key}"),
+            }),
+            (Some(before), Some(entry)) if before.upload != entry.upload => {
+                Some(format!("~ {key}: upload {} to {} bytes", before.upload, entry.upload))
             }
-        }
-        lines
-            .extend(old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("- {key}")));
+            (Some(_), None) => Some(format!("- {key}")),
+            _ => None,
+        };
+        let mut lines: Vec<String> = keys.into_iter().filter_map(line).collect();
         let refused: BTreeSet<_> = self.refused.iter().map(RefusedEntry::key).collect();
         lines.extend(
             newer
@@ -590,9 +602,9 @@ mod tests {
         assert_eq!(
             old.difference(&new),
             [
-                "+ unit:web.service to 203.0.113.0/24 (tcp/443), signed by Aiko",
                 "~ unit:web.service to example.com (tcp/443): upload 7 to 9 bytes",
                 "- unit:web.service to old.example (tcp/443)",
+                "+ unit:web.service to 203.0.113.0/24 (tcp/443), signed by Aiko",
             ]
         );
         assert!(new.knows(&key("203.0.113.0/24")) && !new.knows(&key("old.example")));

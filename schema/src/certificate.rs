@@ -57,7 +57,9 @@ impl Budgets {
     /// The promise of a tier: false actions per host-week.
     #[must_use]
     pub fn promise(&self, tier: Tier) -> f64 {
-        self.0.get(&tier).map_or(0.0, |channels| channels.values().sum())
+        self.0
+            .get(&tier)
+            .map_or(0.0, |channels| channels.values().fold(0.0, |sum, rate| sum + rate))
     }
 }
 
@@ -237,7 +239,7 @@ impl Certificate {
     #[must_use]
     pub fn promise(&self, tier: Tier) -> f64 {
         let granted = |grant: &&Grant| grant.tier == tier && grant.threshold.is_some();
-        self.grant.iter().filter(granted).map(|grant| grant.budget).sum()
+        self.grant.iter().filter(granted).fold(0.0, |sum, grant| sum + grant.budget)
     }
 
     /// What a newer certificate changes, a line each; empty when nothing.

@@ -1,6 +1,7 @@
 //! Measurements, always as ratios of things run side by side in the same run.
 
 mod engine;
+mod learning;
 
 pub(crate) use self::engine::engine;
 

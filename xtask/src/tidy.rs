@@ -404,7 +404,7 @@ fn forbidden(name: &str) -> &'static [&'static str] {
             "rand",
         ],
         "sekisho-agent" => &["sekisho-collector", "rusqlite", "axum"],
-        "sekisho-collector" => &["sekisho-engine", "sekisho-agent", "pcap", "pnet", "nftables"],
+        "sekisho-collector" => &["sekisho-agent", "pcap", "pnet", "nftables"],
         _ => &[],
     }
 }

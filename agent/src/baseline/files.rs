@@ -15,6 +15,8 @@ pub const LEARNED_FILE: &str = "learned.json";
 pub const BASELINE_FILE: &str = "baseline.sealed";
 /// Name of the certificate in force, in the state directory.
 pub const CERTIFICATE_FILE: &str = "certificate.sealed";
+/// Why a document in plain text is refused where a sealed one is asked for.
+pub const NOT_SEALED: &str = "it is not sealed";
 /// Bytes of the largest such file that is read.
 const LARGEST: u64 = 512 << 20;
 
@@ -142,6 +144,43 @@ pub fn read_certificate(
     sealed.open_certificate(anchors, now, 0).map_err(|source| refused(path, &sealed, source))
 }
 
+/// Opens the baseline in force below a state directory: sealed by an anchor, and no older than `in_force`.
+///
+/// # Errors
+/// [`BaselineFileError`]; what is not sealed is refused.
+pub fn open_baseline(
+    state: &Path,
+    anchors: &TrustAnchors,
+    in_force: u64,
+) -> Result<Verified<RoleBaseline>, BaselineFileError> {
+    let path = state.join(BASELINE_FILE);
+    let sealed = sealed_only(&path)?;
+    sealed.open_baseline(anchors, in_force).map_err(|source| refused(&path, &sealed, source))
+}
+
+/// Opens the certificate in force below a state directory, and until when it is fresh: sealed by an
+/// anchor, not expired, and no older than `in_force`.
+///
+/// # Errors
+/// [`BaselineFileError`]; what is not sealed is refused.
+pub fn open_certificate(
+    state: &Path,
+    anchors: &TrustAnchors,
+    now: Timestamp,
+    in_force: u64,
+) -> Result<(Verified<Certificate>, Timestamp), BaselineFileError> {
+    let path = state.join(CERTIFICATE_FILE);
+    let sealed = sealed_only(&path)?;
+    let opened = sealed.open_certificate(anchors, now, in_force);
+    opened
+        .map(|certificate| (certificate, sealed.expires))
+        .map_err(|source| refused(&path, &sealed, source))
+}
+
+fn sealed_only(path: &Path) -> Result<Sealed, BaselineFileError> {
+    sealed(path, &read(path)?)?.ok_or_else(|| malformed(path, NOT_SEALED.to_owned()))
+}
+
 /// The envelope in a file; `None` when the document stands there as it is.
 fn sealed(path: &Path, text: &str) -> Result<Option<Sealed>, BaselineFileError> {
     if !text.trim_start().starts_with('{') {
@@ -197,22 +236,24 @@ pub fn adopt(
 ) -> Result<(&'static str, u64), BaselineFileError> {
     let text = read(path)?;
     let Some(envelope) = sealed(path, &text)? else {
-        return Err(malformed(path, "it is not sealed".to_owned()));
+        return Err(malformed(path, NOT_SEALED.to_owned()));
     };
     let refuse = |source| refused(path, &envelope, source);
-    let kept = |name: &str| -> u64 {
+    let kept = |name: &str| -> Option<Sealed> {
         // What can't be read is not in force, and holds nothing back.
-        let text = read(&state.join(name)).unwrap_or_default();
-        Sealed::parse(&text).map_or(0, |sealed| sealed.version)
+        Sealed::parse(&read(&state.join(name)).ok()?).ok()
     };
-    let (kind, name) = match envelope.kind.as_str() {
+    let version = |kept: &Option<Sealed>| kept.as_ref().map_or(0, |kept| kept.version);
+    let (kind, name, kept) = match envelope.kind.as_str() {
         BASELINE_KIND => {
-            envelope.open_baseline(anchors, kept(BASELINE_FILE)).map_err(refuse)?;
-            (BASELINE_KIND, BASELINE_FILE)
+            let kept = kept(BASELINE_FILE);
+            envelope.open_baseline(anchors, version(&kept)).map_err(refuse)?;
+            (BASELINE_KIND, BASELINE_FILE, kept)
         }
         CERTIFICATE_KIND => {
-            envelope.open_certificate(anchors, now, kept(CERTIFICATE_FILE)).map_err(refuse)?;
-            (CERTIFICATE_KIND, CERTIFICATE_FILE)
+            let kept = kept(CERTIFICATE_FILE);
+            envelope.open_certificate(anchors, now, version(&kept)).map_err(refuse)?;
+            (CERTIFICATE_KIND, CERTIFICATE_FILE, kept)
         }
         other => {
             return Err(malformed(
@@ -221,6 +262,19 @@ pub fn adopt(
             ));
         }
     };
+    let is_another = |kept: &Sealed| {
+        kept.version == envelope.version
+            && kept.payload_bytes().ok() != envelope.payload_bytes().ok()
+    };
+    if kept.as_ref().is_some_and(is_another) {
+        let version = envelope.version;
+        return Err(malformed(
+            path,
+            format!(
+                "another {kind} of version {version} is in force: each change needs a version of its own"
+            ),
+        ));
+    }
     write_atomically(&state.join(name), text.as_bytes(), 0o600)?;
     Ok((kind, envelope.version))
 }
@@ -257,6 +311,15 @@ mod tests {
         assert_eq!(adopt(&seal(state, 4, 1)).unwrap(), (BASELINE_KIND, 4));
         assert!(adopt(&seal(state, 3, 1)).is_err());
         assert!(adopt(&seal(state, 5, 2)).is_err());
+        let other = RoleBaseline {
+            version: 4,
+            ..RoleBaseline::empty("web", NOW.after(Span::from_secs(1)))
+        };
+        let path = state.join("other.sealed");
+        let until = NOW.after(Span::from_hours(1));
+        write_sealed(&path, (BASELINE_KIND, 4), &other.to_text().unwrap(), &key(1), until).unwrap();
+        let said = adopt(&path).unwrap_err().to_string();
+        assert!(said.contains("another baseline of version 4 is in force"), "{said}");
         let unsealed = seal(state, 6, 1).with_extension("toml");
         assert!(adopt(&unsealed).is_err());
         let kept = read_baseline(&state.join(BASELINE_FILE), &anchors()).unwrap();

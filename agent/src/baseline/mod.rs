@@ -3,9 +3,15 @@
 
 mod files;
 mod jobs;
+mod kept;
 
 pub use files::{
-    BASELINE_FILE, BaselineFileError, CERTIFICATE_FILE, LEARNED_FILE, adopt, read_baseline,
-    read_calendar, read_certificate, read_learned, write_learned, write_sealed,
+    BASELINE_FILE, BaselineFileError, CERTIFICATE_FILE, LEARNED_FILE, NOT_SEALED, adopt,
+    open_baseline, open_certificate, read_baseline, read_calendar, read_certificate, read_learned,
+    write_learned, write_sealed,
 };
 pub use jobs::{Job, jobs};
+pub use kept::{
+    AUTHORITY_FILE, Kept, LEARNING_FILE, read_authority, read_kept, set_aside, write_authority,
+    write_kept,
+};

@@ -3,13 +3,19 @@
 use super::args::{CheckArgs, Format};
 use super::contain::load;
 use super::replay::read_policy;
+use super::text::seconds;
 use super::{Console, Outcome, cannot_write};
+use crate::baseline::{
+    BASELINE_FILE, CERTIFICATE_FILE, open_baseline, open_certificate, read_calendar, read_kept,
+};
 use crate::chain::{Complaint, causes};
 use crate::clock;
+use crate::config::Config;
 use crate::host::geoip::Places;
 use crate::rules::load_rules;
 use crate::state::{load_anchors, load_policy, read_sealed_policy};
 use crate::sync::Identity;
+use sekisho_schema::TrustAnchors;
 use sekisho_schema::sealed::Local;
 use std::path::Path;
 
@@ -68,6 +74,7 @@ pub(super) fn run(args: &CheckArgs, console: &mut Console<'_>) -> Result<Outcome
     {
         faults.push(causes(&error));
     }
+    learning(&config, &mut facts, &mut faults);
     if Identity::exists(&config.collector.identity)
         && let Err(error) = Identity::load(&config.collector.identity)
             .and_then(|identity| identity.tls(&config.collector.identity))
@@ -86,6 +93,57 @@ pub(super) fn run(args: &CheckArgs, console: &mut Console<'_>) -> Result<Outcome
         .print(console.err);
     }
     Ok(if faults.is_empty() { Outcome::Fine } else { Outcome::Finding })
+}
+
+/// What learning goes on from, and what people signed.
+fn learning(config: &Config, facts: &mut Vec<(&str, String)>, faults: &mut Vec<String>) {
+    let anchors = load_anchors(&config.trust).unwrap_or_else(|_| TrustAnchors::new([], 1));
+    match read_kept(&config.state) {
+        Ok(Some(kept)) => facts.push((
+            "learning",
+            format!(
+                "{} hours as role {}, {} episodes over",
+                kept.record.hours,
+                kept.record.role,
+                kept.record.episodes.len()
+            ),
+        )),
+        Ok(None) => facts.push(("learning", "begins with the first start".to_owned())),
+        Err(error) => faults.push(causes(&error)),
+    }
+    if config.state.join(BASELINE_FILE).exists() {
+        match open_baseline(&config.state, &anchors, 0) {
+            Ok(baseline) => facts.push((
+                "baseline",
+                format!(
+                    "version {} of role {}, {} destinations",
+                    baseline.version,
+                    baseline.role,
+                    baseline.entry.len()
+                ),
+            )),
+            Err(error) => faults.push(causes(&error)),
+        }
+    }
+    if config.state.join(CERTIFICATE_FILE).exists() {
+        match open_certificate(&config.state, &anchors, clock::now(), 0) {
+            Ok((certificate, expires)) => facts.push((
+                "certificate",
+                format!(
+                    "version {} of role {}, until {}",
+                    certificate.version,
+                    certificate.role,
+                    seconds(expires)
+                ),
+            )),
+            Err(error) => faults.push(causes(&error)),
+        }
+    }
+    if let Some(path) = &config.calendar
+        && let Err(error) = read_calendar(path)
+    {
+        faults.push(causes(&error));
+    }
 }
 
 fn read_from(file: &Path) -> String {

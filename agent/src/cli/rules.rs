@@ -313,7 +313,7 @@ fn pcap(frames: &[ForgedFrame]) -> Vec<u8> {
         let seconds = frame.at_ns.div_euclid(1_000_000_000) as u32;
         let nanos = frame.at_ns.rem_euclid(1_000_000_000) as u32;
         let len = frame.bytes.len() as u32;
-        for word in [seconds, nanos, len, len] {
+        for word in [seconds, nanos, len, frame.wire_len] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         bytes.extend_from_slice(&frame.bytes);

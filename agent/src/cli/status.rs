@@ -1,6 +1,8 @@
 //! `sekisho status`: written for a frightened operator at night. First what is cut, then whether
 //! it may be believed, then how to undo it.
 
+mod learning;
+
 use super::args::{Format, ReadArgs};
 use super::contain::{ask_agent, load, refused};
 use super::text::{milliseconds, rough, seconds};
@@ -56,6 +58,7 @@ fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     guardian(status, out)?;
     sight(status, out)?;
     known(status, out)?;
+    learning::tell(&status.learning, status.at, out)?;
     let policy = &status.policy;
     let frozen = if policy.frozen { ", EXPIRED and frozen" } else { "" };
     writeln!(

@@ -35,6 +35,10 @@ pub struct Config {
     pub collector: CollectorConfig,
     /// MaxMind database.
     pub geo: Option<PathBuf>,
+    /// A holiday calendar.
+    pub calendar: Option<PathBuf>,
+    /// Directories on the volumes of data; `None` for every mounted file system on a disk.
+    pub volumes: Option<Vec<PathBuf>>,
     /// Address of the metrics; `None` for none.
     pub metrics: Option<SocketAddr>,
     /// Bounds of the engine.
@@ -141,6 +145,8 @@ impl Config {
                 identity: raw.collector.identity.unwrap_or_else(|| state.join("identity")),
             },
             geo: raw.geo.database,
+            calendar: raw.learn.calendar,
+            volumes: raw.learn.volumes,
             metrics: raw.metrics.enabled.unwrap_or(true).then_some(listen),
             limits,
             preloaded: raw.limits.preloaded.unwrap_or(1_000_000),

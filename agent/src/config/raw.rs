@@ -54,6 +54,8 @@ pub struct RawConfig {
     pub collector: RawCollector,
     /// Countries and networks of remote addresses.
     pub geo: RawGeo,
+    /// What learning goes by.
+    pub learn: RawLearn,
     /// Prometheus metrics.
     pub metrics: RawMetrics,
     /// Frames kept for findings.
@@ -126,6 +128,16 @@ pub struct RawCollector {
 pub struct RawGeo {
     /// A database in MaxMind DB format with countries or autonomous systems. Default: none.
     pub database: Option<PathBuf>,
+}
+
+/// `[learn]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawLearn {
+    /// A holiday calendar. Default: none, every day is one of its week.
+    pub calendar: Option<PathBuf>,
+    /// Directories on the volumes of data whose free space is watched. Default: every mounted file system on a disk.
+    pub volumes: Option<Vec<PathBuf>>,
 }
 
 /// `[metrics]`
@@ -215,6 +227,8 @@ impl RawConfig {
         overlay!(self, other, collector.url);
         overlay!(self, other, collector.identity);
         overlay!(self, other, geo.database);
+        overlay!(self, other, learn.calendar);
+        overlay!(self, other, learn.volumes);
         overlay!(self, other, metrics.listen);
         overlay!(self, other, metrics.enabled);
         overlay!(self, other, evidence.ring_mib);

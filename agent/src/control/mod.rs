@@ -3,11 +3,15 @@
 //! Must not know: packets, nftables, the collector.
 
 mod client;
+mod learning;
 mod protocol;
 mod scrape;
 mod server;
 
 pub use client::{AskError, ask};
+pub use learning::{
+    AuthorityStatus, DocumentsStatus, Granted, LearningStatus, Locked, RecordStatus, Window,
+};
 pub use protocol::{
     Answer, CaptureStatus, CollectorStatus, ContainmentStatus, InterfaceStatus, JournalStatus,
     KnownStatus, ModeStatus, PolicyStatus, Request, Status,

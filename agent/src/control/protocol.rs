@@ -257,6 +257,9 @@ pub struct Status {
     /// Destinations known beforehand.
     #[serde(default)]
     pub known: KnownStatus,
+    /// What learning has come to, and what it may do.
+    #[serde(default)]
+    pub learning: super::LearningStatus,
     /// How the journal fares.
     pub journal: JournalStatus,
     /// How the link to the collector fares.

@@ -2,6 +2,7 @@
 
 mod arming;
 mod known;
+mod learning;
 mod memory;
 mod publish;
 
@@ -18,7 +19,9 @@ use crate::host::owner::Owners;
 use crate::journal::JournalHandle;
 use crate::sync::OrderOutcome;
 use known::Known;
+use learning::Learning;
 use memory::Memory;
+use sekisho_engine::certify::authority::FleetWord;
 use sekisho_engine::rules::SourceCounts;
 use sekisho_engine::wire::Frame;
 use sekisho_engine::{Engine, HostFact, Input, Output};
@@ -75,6 +78,7 @@ pub(super) struct Judge {
     /// Whether the frames that come are those that can decide: they are remembered longer.
     pub(super) early: bool,
     memory: Memory,
+    learning: Learning,
     /// Addresses of approved names that the ruleset knows, or will with the next load.
     approved: BTreeSet<IpAddr>,
     cut: Option<Cut>,
@@ -119,6 +123,7 @@ impl Judge {
             reload: None,
             early: true,
             memory: Memory::default(),
+            learning: Learning::default(),
             approved: BTreeSet::new(),
             cut: None,
             known: Known::default(),
@@ -363,8 +368,16 @@ impl Judge {
                 // Where nobody takes it back, it is dropped here.
                 let _ = back.send(self.engine.exchange_piece(*piece));
             }
+            Message::Learning(news) => self.learn_of(*news),
+            Message::LookAtDocuments => self.look_at_documents(),
+            Message::Fleet { of, left } => {
+                let at = clock::now();
+                self.engine.authority_mut().fleet(FleetWord { of, left, at });
+            }
+            Message::SpaceFell(bytes) => self.space_fell(bytes),
             Message::Record(record) => self.write_down(*record),
             Message::Reload(request) => {
+                self.look_at_documents();
                 if let Some(reload) = &self.reload {
                     reload.ask(request);
                 }
@@ -470,6 +483,7 @@ impl Judge {
         }
         self.stand_down();
         self.pass_flows_on();
+        self.tend_learning(capture, now);
         self.chores(now);
         self.measure(capture);
         self.publish_with(capture.to_vec());

@@ -9,6 +9,7 @@
 //! | `preload` | puts known destinations into the kernel, in small commits | its inbox, two seconds |
 //! | `reload` | reads rules anew, makes them piece by piece | SIGHUP, changed files |
 //! | `lookout` | looks for what passes a cut | ten seconds, changes of devices, filters and namespaces |
+//! | `learning` | keeps what was learned, reads what people signed, looks at free space | its inbox, five seconds |
 //! | `journal` | writes records, makes them durable | its queue |
 //! | `tokio` (one) | control socket, collector, metrics, signals | the network |
 //! | `log` | writes lines of the log to standard error | its queue, whoever reads |
@@ -21,6 +22,7 @@
 //! | `detect` → the guardian's `hand` | the plan, the containment set, whole; `detect` waits for the answer | never: one at a time |
 //! | `detect` → `preload` | what shall be held beforehand | never: one for each policy, reload, change of addresses |
 //! | `reload` → `detect` | one piece of the indicators at a time; the old one comes back | never: it waits for the old one |
+//! | `detect` → `learning` | what was learned, whole, each hour; what governor and drift guard stand at | kept back for the next time; `detect` waits at the very end only |
 //! | `detect` → `warden` | cuts to prove | never: one for each cut |
 //! | anyone → `journal` | records | counted as lost, told as a gap; nobody waits; the last places are for cuts |
 //! | anyone → `log` | lines | counted as lost, said in the log; nobody waits |
@@ -32,6 +34,7 @@
 mod board;
 mod cut;
 mod judge;
+mod learning;
 mod lookout;
 mod preload;
 mod realtime;
@@ -91,6 +94,19 @@ enum Message {
     Policy(Box<Verified<Policy>>),
     /// A cut was tried.
     Proved { containment: ContainmentId, proof: Proof, sockets_destroyed: u32 },
+    /// A baseline or certificate was adopted, refused or given back.
+    Learning(Box<learning::News>),
+    /// Baseline and certificate may be others: they are to be looked at.
+    LookAtDocuments,
+    /// So many automatic cuts of behaviour a week the role's hosts may have together, and so many are left.
+    Fleet {
+        /// How many.
+        of: u32,
+        /// How many are left.
+        left: u32,
+    },
+    /// Free space on a volume of data fell by so many bytes within an hour.
+    SpaceFell(u64),
     /// Something to write down that happened elsewhere.
     Record(Box<Record>),
     /// Rules shall be read anew.

@@ -3,14 +3,21 @@
 use super::{Inbox, Message};
 use crate::chain::causes;
 use crate::clock;
-use crate::control::{JournalStatus, OrderRequest, PreviewRequest, ReloadRequest, Serving, Status};
+use crate::control::{
+    JournalStatus, LearningStatus, Locked, OrderRequest, PreviewRequest, ReloadRequest, Serving,
+    Status,
+};
 use crate::journal::JournalHealth;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::state::{LoadPolicyError, adopt_policy};
 use crate::sync::{Heartbeat, Hooks, OrderOutcome, Places, SyncState};
+use sekisho_engine::certify::bound::missing;
+use sekisho_engine::certify::threshold::CONFIDENCE;
+use sekisho_schema::certificate::Budgets;
 use sekisho_schema::event::{ModeChange, PolicyChange};
 use sekisho_schema::order::Order;
 use sekisho_schema::policy::Orders;
+use sekisho_schema::ruling::Reduced;
 use sekisho_schema::{Body, ContainmentId, Record, Sealed, Timestamp, Verified};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,6 +40,8 @@ pub(super) struct Shared {
     pub(super) order_bounds: Mutex<Orders>,
     /// Version and digest of the last policy adopted or refused; one adoption at a time.
     pub(super) adopting: Mutex<Adopting>,
+    /// How the learning thread fares: its record, and the documents that people signed.
+    pub(super) learning: Mutex<LearningStatus>,
     /// How the guardian fares, while it is there.
     pub(super) guardian: Mutex<Option<crate::guardian::State>>,
 }
@@ -68,6 +77,20 @@ impl Shared {
 
     pub(super) fn adopting(&self) -> std::sync::MutexGuard<'_, Adopting> {
         self.adopting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what the learning thread knows to what the detecting thread does.
+    fn add_learning(&self, status: &mut LearningStatus) {
+        let shown = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        let episodes = std::mem::take(&mut status.record.episodes);
+        status.record.clone_from(&shown.record);
+        status.record.episodes = episodes;
+        status.documents.clone_from(&shown.documents);
+        drop(shown);
+        if status.documents.certificate.is_none() {
+            status.authority.granted.clear();
+            status.authority.locked = without_certificate(status.record.host_weeks);
+        }
     }
 
     fn unsent(&self) -> u64 {
@@ -129,6 +152,49 @@ impl Shared {
     }
 }
 
+/// What is locked while there is no certificate, and how many host-weeks without an event the default budgets take
+/// beyond those of this host.
+fn without_certificate(host_weeks: f64) -> Vec<Locked> {
+    let mut locked = Vec::new();
+    for (tier, channels) in Budgets::default().0 {
+        let confidence = 1.0 - (1.0 - CONFIDENCE) / channels.len().max(1) as f64;
+        for (channel, budget) in channels {
+            locked.push(Locked {
+                tier,
+                channel,
+                why: Reduced::Locked { missing_host_weeks: None }.to_string(),
+                missing_host_weeks: Some(missing(host_weeks, budget, confidence)),
+            });
+        }
+    }
+    locked
+}
+
+/// The same, as it is measured.
+fn measured(status: &LearningStatus) -> metrics::Learning {
+    let LearningStatus { record, documents, authority } = status;
+    let granted = authority
+        .granted
+        .iter()
+        .map(|granted| ((granted.tier.name(), granted.channel.name()), (true, 0.0)));
+    let locked = authority.locked.iter().map(|locked| {
+        let missing = locked.missing_host_weeks.unwrap_or(0.0);
+        ((locked.tier.name(), locked.channel.name()), (false, missing))
+    });
+    metrics::Learning {
+        host_weeks: record.host_weeks,
+        episodes: [record.episodes, record.finished, record.lost],
+        baseline: documents.baseline.unwrap_or(0),
+        certificate: documents.certificate.unwrap_or(0),
+        refusals: documents.refusals,
+        channels: granted.chain(locked).collect(),
+        cuts_left: authority.cuts_left,
+        cuts_refused: authority.cuts_refused,
+        is_revoked: authority.revoked_at.is_some(),
+        is_kept: record.failure.is_none(),
+    }
+}
+
 impl Serving for Shared {
     fn status(&self) -> Status {
         let mut status = self.snapshot().as_ref().clone();
@@ -144,6 +210,7 @@ impl Serving for Shared {
         status.policy.refused.clone_from(&self.adopting().refused);
         status.policy.frozen = status.policy.expires.is_some_and(|expires| expires <= status.at);
         status.collector = self.sync.status();
+        self.add_learning(&mut status.learning);
         status.guardian = self.guardian.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status
     }
@@ -169,7 +236,9 @@ impl Serving for Shared {
     }
 
     fn metrics(&self) -> &Metrics {
+        let learning = measured(&Serving::status(self).learning);
         let mut values = self.metrics.values();
+        values.learning = learning;
         values.spool_records = self.unsent();
         values.spool_bytes = self.journal.bytes.load(Relaxed);
         values.spool_lost =
@@ -251,5 +320,39 @@ impl Hooks for Shared {
 
     fn group_spent(&self, count: u32, since: Timestamp) {
         self.inbox.send(Message::GroupSpent(count, since));
+    }
+
+    fn role(&self) -> Option<String> {
+        let shown = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(shown.record.role.clone())
+    }
+
+    fn certified(&self, kind: &'static str, version: u64) {
+        tracing::info!(kind, version, "came from the collector");
+        self.inbox.send(Message::LookAtDocuments);
+    }
+
+    fn certified_refused(&self, kind: &'static str, why: &str) {
+        tracing::error!(
+            kind,
+            error = why,
+            state = "what is in force stays",
+            "a document from the collector was refused"
+        );
+        let in_force = self.adopting().in_force;
+        let change = PolicyChange {
+            version: in_force,
+            outcome: format!("{kind}-refused"),
+            why: Some(format!("from the collector: {why}")),
+            in_force,
+        };
+        self.inbox.send(Message::Record(Box::new(Record {
+            at: clock::now(),
+            body: Body::Policy(change),
+        })));
+    }
+
+    fn fleet(&self, of: u32, left: u32) {
+        self.inbox.send(Message::Fleet { of, left });
     }
 }

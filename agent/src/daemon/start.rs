@@ -2,6 +2,7 @@
 
 use super::ask_for_realtime;
 use super::judge::{Constant, Ground, Judge};
+use super::learning::{self, Learning};
 use super::reload::Reload;
 use super::service::Service;
 use super::shared::{Adopting, Shared};
@@ -20,12 +21,9 @@ use crate::host::own_cgroups;
 use crate::journal::{JournalHandle, JournalOptions, spawn};
 use crate::metrics::Metrics;
 use crate::rules::RuleSources;
-use crate::state::{
-    LoadedPolicy, PolicyOrigin, load_anchors, load_policy, private_dir, write_atomically,
-};
+use crate::state::{LoadedPolicy, PolicyOrigin, load_anchors, load_policy, private_dir};
 use crate::sync::{Identity, SyncState};
 use rustls::ClientConfig;
-use sekisho_engine::learn::Baseline;
 use sekisho_engine::{Engine, EngineConfig, HostFact, Input};
 use sekisho_schema::event::CoverageReport;
 use sekisho_schema::policy::Mode;
@@ -44,8 +42,6 @@ use std::thread::JoinHandle;
 const SEGMENT_BYTES: u64 = 8 << 20;
 /// Name of the file that one agent at a time may lock, in the state directory.
 const LOCK_FILE: &str = "lock";
-/// Name of what was learned, in the state directory.
-const BASELINE_FILE: &str = "baseline.json";
 
 /// How an agent's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,13 +118,28 @@ pub fn run(config: Config, console: &mut dyn Write) -> Result<RunOutcome, Compla
     };
     let service = service.spawn().map_err(cannot("start the service thread", DESCRIPTORS))?;
     let collector = collector.map(|(url, _)| url);
-    let judge =
+    let mut found = learning::find(&config);
+    for complaint in &found.beginning.complaints {
+        complaint.print(console);
+    }
+    let beginning = std::mem::take(&mut found.beginning);
+    let role = loaded.policy.duty.group.clone();
+    let (learning, news) = Learning::new(&config, found, role.clone(), Arc::clone(&shared));
+    let mut judge =
         Beginning { config: &config, boot, shared, journal, loaded, collector }.judge(&watch);
+    judge.begin_learning(beginning, news);
+    let learning = learning
+        .spawn()
+        .inspect_err(|error| tracing::error!(%error, state = "what is learned is lost at the end", "no thread to keep what is learned"))
+        .ok();
+    let learning = learning.map(|(keeper, thread)| {
+        judge.keep_by(keeper, role);
+        thread
+    });
     let (ready, is_ready) = channel();
-    let state = config.state.clone();
     let detect = std::thread::Builder::new()
         .name("detect".to_owned())
-        .spawn(move || detect(watch, judge, &inbox, &ready, &state))
+        .spawn(move || detect(watch, judge, &inbox, &ready))
         .map_err(cannot("start the detecting thread", DESCRIPTORS))?;
     if let Ok(mode) = is_ready.recv() {
         let _ = writeln!(console, "sekisho: ready, mode {mode}, capturing {captured}");
@@ -143,6 +154,9 @@ pub fn run(config: Config, console: &mut dyn Write) -> Result<RunOutcome, Compla
             "restart the agent and report this with its log",
         )
     })?;
+    if learning.is_some_and(|thread| thread.join().is_err()) {
+        tracing::error!("the learning thread had failed");
+    }
     service.end();
     if journal_thread.join().is_err() {
         tracing::error!("the journal thread had failed");
@@ -222,6 +236,7 @@ fn share(
             ..Adopting::default()
         }),
         guardian: Mutex::default(),
+        learning: Mutex::default(),
     }
 }
 
@@ -262,13 +277,11 @@ fn detect(
     mut judge: Judge,
     inbox: &Receiver<Message>,
     ready: &std::sync::mpsc::Sender<Mode>,
-    state: &Path,
 ) -> RunOutcome {
     judge.realtime = ask_for_realtime();
     judge.shared.learn_facts([("scheduling".to_owned(), judge.realtime.clone())]);
     let _ = ready.send(judge.engine.effective_mode());
-    let state = state.to_owned();
-    let judge = watch.run(judge, inbox, &move |baseline| keep_baseline(&state, baseline));
+    let judge = watch.run(judge, inbox);
     let held = judge.engine.held().containments.len();
     tracing::info!(
         containments = held,
@@ -279,15 +292,6 @@ fn detect(
         RunOutcome::AsRequested
     } else {
         RunOutcome::BelowRequested
-    }
-}
-
-fn keep_baseline(state: &Path, baseline: &Baseline) {
-    let kept = serde_json::to_vec(baseline).map_err(|error| error.to_string()).and_then(|bytes| {
-        write_atomically(&state.join(BASELINE_FILE), &bytes, 0o600).map_err(|error| causes(&error))
-    });
-    if let Err(error) = kept {
-        tracing::warn!(%error, state = "what was learned since the last time is lost at a restart", "cannot keep the baseline");
     }
 }
 
@@ -309,7 +313,8 @@ fn link(config: &Config) -> Option<(String, Arc<ClientConfig>)> {
 
 fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
     use crate::control::{
-        CaptureStatus, CollectorStatus, JournalStatus, KnownStatus, ModeStatus, PolicyStatus,
+        CaptureStatus, CollectorStatus, JournalStatus, KnownStatus, LearningStatus, ModeStatus,
+        PolicyStatus,
     };
     let now = clock::now();
     Status {
@@ -332,6 +337,7 @@ fn first_status(config: &Config, boot: &str, policy: &Policy) -> Status {
         coverage: Vec::new(),
         known: KnownStatus::default(),
         guardian: None,
+        learning: LearningStatus::default(),
         journal: JournalStatus::default(),
         collector: CollectorStatus::default(),
     }
@@ -372,9 +378,6 @@ impl Beginning<'_> {
             HostFact::Collectors(collector.iter().map(SocketAddr::ip).collect()),
             now,
         ));
-        if let Some(baseline) = read_baseline(&config.state) {
-            engine.handle(Input::Baseline(Box::new(baseline), now));
-        }
         // A directory of packs that is not there may come.
         let packs = if config.rules.exists() { vec![config.rules.clone()] } else { Vec::new() };
         let sources = RuleSources {
@@ -453,10 +456,4 @@ fn places(config: &Config) -> Places {
         tracing::warn!(error = %causes(&error), state = "findings name no country", "no places");
         Places::default()
     })
-}
-
-fn read_baseline(state: &Path) -> Option<Baseline> {
-    let path = state.join(BASELINE_FILE);
-    let text = std::fs::read(&path).ok()?;
-    serde_json::from_slice(&text).inspect_err(|error| tracing::warn!(path = %path.display(), %error, state = "learning begins anew", "cannot use the baseline")).ok()
 }

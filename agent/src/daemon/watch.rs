@@ -173,12 +173,7 @@ impl Watch {
     }
 
     /// Runs until told to stop.
-    pub(super) fn run(
-        mut self,
-        mut judge: Judge,
-        inbox: &Receiver<Message>,
-        keep: &dyn Fn(&sekisho_engine::learn::Baseline),
-    ) -> Judge {
+    pub(super) fn run(mut self, mut judge: Judge, inbox: &Receiver<Message>) -> Judge {
         let mut events = Events::with_capacity(64);
         let (mut chores_at, mut look_at, mut keep_at) =
             (Instant::now(), Instant::now() + LOOK, Instant::now() + KEEP);
@@ -211,7 +206,7 @@ impl Watch {
             self.follow_known(&mut judge, &events);
             while let Ok(message) = inbox.try_recv() {
                 if !judge.message(message) {
-                    keep(&judge.engine.baseline());
+                    judge.keep_learned(true);
                     return judge;
                 }
             }
@@ -238,7 +233,7 @@ impl Watch {
             judge.publish_if_due();
             if instant >= keep_at {
                 keep_at = instant + KEEP;
-                keep(&judge.engine.baseline());
+                judge.keep_learned(false);
             }
         }
     }

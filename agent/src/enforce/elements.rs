@@ -256,21 +256,13 @@ impl Elements {
             }
         }
         match self.posture()? {
-            Posture::Unhooked => {
-                // The first hook on a device makes the kernel rewrite its own code, for 0.1 ms: what packets of every
-                // socket meet goes before it, and only frames of packet sockets wait.
-                let is_packets = |assert: &&Assert<'_>| assert.cell.slot.family != NETDEV;
-                let packets: Vec<_> = asserts.iter().filter(is_packets).cloned().collect();
-                self.commit_batch(&[], &packets, None, Some(INET))?;
-                // What is there now is not fresh any more: a batch that the kernel refuses costs it a grace period.
-                let rest: Vec<_> = asserts
-                    .iter()
-                    .map(|assert| Assert {
-                        fresh: assert.fresh && !is_packets(&assert),
-                        ..assert.clone()
-                    })
-                    .collect();
-                self.commit_batch(releases, &rest, None, Some(NETDEV))
+            Posture::Unhooked(generation) => {
+                match self.commit_with_hooks(releases, asserts, Some(generation)) {
+                    Err(error) if changed_meanwhile(&error) => {
+                        self.commit_with_hooks(releases, asserts, None)
+                    }
+                    result => result,
+                }
             }
             Posture::Hooked(generation) => {
                 match self.commit_batch(releases, asserts, Some(generation), None) {
@@ -286,6 +278,35 @@ impl Elements {
                 }
             }
         }
+    }
+
+    /// Commits and brings the hooks back. What begins at a generation is void when the ruleset changed meanwhile, and else
+    /// tells the one that it ends at.
+    fn commit_with_hooks(
+        &mut self,
+        releases: &[Cell],
+        asserts: &[Assert<'_>],
+        mut generation: Option<[u8; 4]>,
+    ) -> Result<(), NetlinkError> {
+        // The first hook on a device makes the kernel rewrite its own code, for 0.1 ms: what packets of every socket
+        // meet goes before it, and only frames of packet sockets wait.
+        let is_packets = |assert: &&Assert<'_>| assert.cell.slot.family != NETDEV;
+        let packets: Vec<_> = asserts.iter().filter(is_packets).cloned().collect();
+        if !packets.is_empty() {
+            self.commit_batch(&[], &packets, generation, Some(INET))?;
+            generation = generation.map(following);
+        }
+        let mut rest: Vec<_> =
+            asserts.iter().filter(|assert| !is_packets(assert)).cloned().collect();
+        if rest.is_empty() && releases.is_empty() {
+            // A batch needs something to be acknowledged. What is there now is not fresh any more: one that the kernel
+            // refuses costs it a grace period.
+            rest.extend(packets.first().map(|assert| Assert { fresh: false, ..assert.clone() }));
+        }
+        self.commit_batch(releases, &rest, generation, Some(NETDEV))?;
+        // Only where both families have their hooks now.
+        self.ready = generation.map(following).filter(|_| !packets.is_empty());
+        Ok(())
     }
 
     fn commit_batch(

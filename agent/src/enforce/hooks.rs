@@ -46,8 +46,8 @@ pub(super) struct Hook {
 pub(super) enum Posture {
     /// They were there at this generation of the ruleset; the commit is void when it has changed.
     Hooked([u8; 4]),
-    /// They are not there, or nobody knows: the commit writes them.
-    Unhooked,
+    /// They were not there at this generation: the commit writes them.
+    Unhooked([u8; 4]),
 }
 
 impl Hook {
@@ -140,7 +140,7 @@ impl Elements {
         let head = [&[*family, 0, 0, 0], body.as_bytes()].concat();
         match self.channel.ask(GET_CHAIN, &head, |(): &mut (), _| {}) {
             Ok(()) => Ok(Posture::Hooked(generation)),
-            Err(error) if error.is_absent() => Ok(Posture::Unhooked),
+            Err(error) if error.is_absent() => Ok(Posture::Unhooked(generation)),
             Err(error) => Err(error),
         }
     }

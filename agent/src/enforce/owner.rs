@@ -144,6 +144,8 @@ impl Enforcer {
             aim: Aim::default(),
             fingerprint: [0; 2],
             owner: stance.into(),
+            ready_for: Duration::ZERO,
+            empty_since: None,
         };
         if enforcer.owner.stance == Stance::Us {
             enforcer.claim()?;
@@ -185,6 +187,8 @@ impl Enforcer {
             aim: eye.aim.clone(),
             fingerprint: eye.fingerprint,
             owner: Stance::Eyes(eye.refused.clone()).into(),
+            ready_for: Duration::ZERO,
+            empty_since: None,
         })
     }
 

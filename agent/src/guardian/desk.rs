@@ -33,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const BEAT: Duration = Duration::from_millis(500);
 /// How long a look at what passes a cut may take.
 const LOOKING: Duration = Duration::from_secs(1);
+/// How long a cut after the last release finds the hooks still there.
+const READY: Duration = Duration::from_secs(60);
 /// Callers at once.
 const MOST_CALLERS: usize = 32;
 
@@ -86,7 +88,8 @@ pub fn run(options: &Options) -> Result<(), RunGuardianError> {
     let (asks, asked) = channel();
     let seat = Arc::new(Seat::new(wishes, waker, asks));
     let agent = Arc::new(AtomicI32::new(0));
-    let enforcer = Enforcer::open_holding(options.own)?;
+    let mut enforcer = Enforcer::open_holding(options.own)?;
+    enforcer.stay_ready(READY);
     let port = enforcer.port();
     let mut hands = Hands::new(enforcer, Arc::clone(&seat), wished, wake, options.state.clone());
     match Kept::read(&options.state) {

@@ -197,6 +197,7 @@ impl Hands {
                 return;
             }
             self.rest_when_over();
+            self.enforcer.rest_when_due();
             self.seat.beat();
         }
     }
@@ -270,6 +271,14 @@ impl Hands {
         }
         let spared = self.spare_lifelines(&mut set);
         let began = self.apply(&set);
+        // Before the answer: whoever hears it ends the sockets, and what is noted after that would be ended a second
+        // time, when connections made after a release are there.
+        let fresh = set
+            .containments
+            .iter()
+            .filter(|(id, _)| !self.set.containments.contains_key(*id))
+            .map(|(_, containment)| containment.scope.clone());
+        self.seat.begin(fresh);
         match began {
             Ok(outcome)
                 if outcome.refused.is_empty()
@@ -285,13 +294,6 @@ impl Hands {
             Err(failed) => link.send_json(&failed.answer())?,
         }
         // A set that the kernel refused is still what shall be held: it is tried again each second.
-        let fresh: Vec<Scope> = set
-            .containments
-            .iter()
-            .filter(|(id, _)| !self.set.containments.contains_key(*id))
-            .map(|(_, containment)| containment.scope.clone())
-            .collect();
-        self.seat.begin(fresh.into_iter());
         self.set = set;
         self.tell_facts();
         self.seat.keep();

@@ -602,13 +602,17 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         let (mut near, mut far) = (Link::new(near), Link::new(far));
         let long = vec![7_u8; 100_000];
+        let heard = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 near.send(SET, |out| out.extend_from_slice(&long)).unwrap();
+                // The next word comes after the answer to this one.
+                heard.wait();
                 near.send(JSON, |_| {}).unwrap();
             });
             let (kind, body) = far.receive().unwrap().unwrap();
             assert_eq!((kind, body.len()), (SET, long.len()));
+            heard.wait();
             assert_eq!(far.receive().unwrap().unwrap().0, JSON);
         });
         drop(near);

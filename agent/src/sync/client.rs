@@ -3,6 +3,7 @@
 use super::backoff::Backoff;
 use super::http::{HttpError, Link};
 use super::identity::Identity;
+use super::learning;
 use super::notices::{Notice, Notices};
 use super::orders::{Handed, OrderOutcome, Orders as Taker, Places};
 use super::renewal::{Validity, renew};
@@ -89,6 +90,16 @@ pub trait Hooks: Send + Sync + 'static {
     fn confirmed(&self, _containment: ContainmentId) {}
     /// So many hosts of the group were cut since a time.
     fn group_spent(&self, _count: u32, _since: Timestamp) {}
+    /// The role that this host learns for; the collector goes by what it knows where there is none.
+    fn role(&self) -> Option<String> {
+        None
+    }
+    /// A baseline or certificate whose seal held lies in the state directory now, to be opened from there.
+    fn certified(&self, _kind: &'static str, _version: u64) {}
+    /// What the collector offered as a baseline or certificate was not believed: to be put on record.
+    fn certified_refused(&self, _kind: &'static str, _why: &str) {}
+    /// So many automatic cuts of behaviour a week the role's hosts may have together, and so many are left.
+    fn fleet(&self, _of: u32, _left: u32) {}
 }
 
 /// What others may see of the link, and how they wake it.
@@ -197,6 +208,13 @@ fn present_tls(hooks: &Arc<dyn Hooks>) -> Option<Arc<ClientConfig>> {
         .map(Arc::new)
 }
 
+/// What the notice stream told that there is to fetch.
+#[derive(Default)]
+struct Told {
+    orders: Notify,
+    certified: Notify,
+}
+
 /// Works on one connection until something fails or the certificate is renewed.
 async fn keep(
     link: &Link,
@@ -214,12 +232,14 @@ async fn keep(
         return error.into();
     }
     *proven = true;
-    let waiting = Notify::new();
+    let told = Told::default();
     let ended = tokio::select! {
         ended = upload(link, journal, state, hooks) => ended.map_err(Ended::from),
         ended = heartbeats(link, state, hooks) => ended.map_err(Ended::from),
-        ended = listen(link, state, hooks, &waiting) => ended.map_err(Ended::from),
-        ended = orders(link, hooks, &waiting) => ended.map_err(Ended::from),
+        ended = listen(link, state, hooks, &told) => ended.map_err(Ended::from),
+        ended = orders(link, hooks, &told.orders) => ended.map_err(Ended::from),
+        ended = learning::send(link, hooks) => ended.map_err(Ended::from),
+        ended = learning::fetch(link, hooks, &told.certified) => ended.map_err(Ended::from),
         ended = renewals(link, hooks) => Err(ended),
     };
     match ended {
@@ -276,6 +296,14 @@ struct Word {
     confirmed: Vec<ContainmentId>,
     #[serde(default)]
     group_spent: Option<Spent>,
+    #[serde(default)]
+    fleet: Option<Fleet>,
+}
+
+#[derive(Deserialize)]
+struct Fleet {
+    of: u32,
+    left: u32,
 }
 
 #[derive(Deserialize)]
@@ -290,6 +318,9 @@ fn heed(word: Word, hooks: &Arc<dyn Hooks>) {
     }
     if let Some(Spent { count, since }) = word.group_spent {
         hooks.group_spent(count, since);
+    }
+    if let Some(Fleet { of, left }) = word.fleet {
+        hooks.fleet(of, left);
     }
 }
 
@@ -421,7 +452,7 @@ async fn listen(
     link: &Link,
     state: &SyncState,
     hooks: &Arc<dyn Hooks>,
-    waiting: &Notify,
+    told: &Told,
 ) -> Result<std::convert::Infallible, HttpError> {
     let mut body = link.stream("/v1/stream").await?;
     let mut notices = Notices::default();
@@ -446,7 +477,13 @@ async fn listen(
         for Notice { event, data } in notices.push(&bytes) {
             match event.as_str() {
                 "policy" => fetch_policy(link, hooks).await?,
-                "order" => waiting.notify_one(),
+                "order" => told.orders.notify_one(),
+                "certified" => told.certified.notify_one(),
+                "fleet" => {
+                    if let Ok(Fleet { of, left }) = serde_json::from_str(&data) {
+                        hooks.fleet(of, left);
+                    }
+                }
                 "group" => {
                     if let Ok(Spent { count, since }) = serde_json::from_str(&data) {
                         hooks.group_spent(count, since);

@@ -132,7 +132,7 @@ impl Link {
     /// # Errors
     /// [`HttpError`].
     pub async fn post(&self, path: &str, json: String) -> Result<Bytes, HttpError> {
-        self.exchange(Method::POST, path, json).await
+        self.exchange(Method::POST, path, json, MAX_ANSWER).await
     }
 
     /// Reads a document whole.
@@ -140,7 +140,15 @@ impl Link {
     /// # Errors
     /// [`HttpError`].
     pub async fn read(&self, path: &str) -> Result<Bytes, HttpError> {
-        self.exchange(Method::GET, path, String::new()).await
+        self.read_within(path, MAX_ANSWER).await
+    }
+
+    /// Reads a document of at most so many bytes whole.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn read_within(&self, path: &str, most: usize) -> Result<Bytes, HttpError> {
+        self.exchange(Method::GET, path, String::new(), most).await
     }
 
     /// Opens a body that goes on for as long as the connection does.
@@ -156,13 +164,19 @@ impl Link {
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, json: String) -> Result<Bytes, HttpError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        json: String,
+        most: usize,
+    ) -> Result<Bytes, HttpError> {
         self.in_time(async {
             let response = self.send(method, path, json).await?;
             if !response.status().is_success() {
                 return Err(self.refusal(response).await);
             }
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = Limited::new(response.into_body(), most).collect().await;
             body.map(http_body_util::Collected::to_bytes).map_err(|source| self.broken(source))
         })
         .await

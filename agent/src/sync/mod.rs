@@ -1,5 +1,5 @@
-//! Enters: the journal's lines, the agent's state, the collector's notices. Leaves: acknowledged
-//! lines, policies and orders whose seal held, confirmations of trials. Must not know: packets, the kernel, the engine. Whatever
+//! Enters: the journal's lines, the agent's state, what it learned, the collector's notices. Leaves: acknowledged
+//! lines, policies, orders, baselines and certificates whose seal held, confirmations of trials. Must not know: packets, the kernel, the engine. Whatever
 //! happens here, the cut does not wait for it.
 
 mod backoff;
@@ -7,6 +7,7 @@ mod client;
 mod enrol;
 mod http;
 mod identity;
+mod learning;
 mod notices;
 mod orders;
 mod renewal;

@@ -26,6 +26,16 @@ pub(crate) fn sniff(
     seen: Arc<Mutex<HashSet<u64>>>,
     stop: Arc<AtomicBool>,
 ) -> MacAddr {
+    sniff_where(device, |_, _| true, seen, stop)
+}
+
+/// Notes every probe among the frames that count, given the device's own hardware address.
+fn sniff_where(
+    device: &str,
+    counts: impl Fn(&[u8], MacAddr) -> bool + Send + 'static,
+    seen: Arc<Mutex<HashSet<u64>>>,
+    stop: Arc<AtomicBool>,
+) -> MacAddr {
     let interface = interface(device);
     let mac = interface.mac.unwrap();
     let config = Config { read_timeout: Some(Duration::from_millis(50)), ..Config::default() };
@@ -35,7 +45,8 @@ pub(crate) fn sniff(
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             let Ok(frame) = receiver.next() else { continue };
-            if let Some(at) = frame.windows(MARK.len()).position(|window| window == MARK)
+            if counts(frame, mac)
+                && let Some(at) = frame.windows(MARK.len()).position(|window| window == MARK)
                 && let Some(nonce) = frame.get(at + 8..at + 16)
             {
                 seen.lock().unwrap().insert(u64::from_be_bytes(nonce.try_into().unwrap()));
@@ -52,23 +63,8 @@ pub(crate) fn mac(device: &str) -> MacAddr {
 
 /// Notes every probe that arrives on a device, without what the device itself sends.
 pub(crate) fn sniff_arriving(device: &str, seen: Arc<Mutex<HashSet<u64>>>, stop: Arc<AtomicBool>) {
-    let interface = interface(device);
-    let mac = interface.mac.unwrap();
-    let config = Config { read_timeout: Some(Duration::from_millis(50)), ..Config::default() };
-    let Ok(Channel::Ethernet(_, mut receiver)) = datalink::channel(&interface, config) else {
-        panic!("no channel on {device}")
-    };
-    std::thread::spawn(move || {
-        while !stop.load(Ordering::Relaxed) {
-            let Ok(frame) = receiver.next() else { continue };
-            if frame.get(6..12) != Some(&mac.octets()[..])
-                && let Some(at) = frame.windows(MARK.len()).position(|window| window == MARK)
-                && let Some(nonce) = frame.get(at + 8..at + 16)
-            {
-                seen.lock().unwrap().insert(u64::from_be_bytes(nonce.try_into().unwrap()));
-            }
-        }
-    });
+    let arrives = |frame: &[u8], mac: MacAddr| frame.get(6..12) != Some(&mac.octets()[..]);
+    sniff_where(device, arrives, seen, stop);
 }
 
 /// An echo request from a raw socket.

@@ -147,9 +147,11 @@ impl Lab {
         for number in 0..pieces {
             let tag = frames::tag(first + u64::try_from(number).unwrap());
             let _ = socket.send_to(&[vec![0; PIECE - tag.len()], tag].concat(), to);
-            // The eye at the other end must keep up.
-            if number % 50 == 49 {
-                std::thread::sleep(std::time::Duration::from_millis(2));
+            // The eye at the other end must keep up: its queue has room for some 90 frames.
+            if number % 40 == 39 {
+                let nonce = first + u64::try_from(number).unwrap();
+                let seen = || self.seen.lock().unwrap().contains(&nonce);
+                self.waits_until(std::time::Duration::from_millis(30), seen);
             }
         }
         std::thread::sleep(std::time::Duration::from_millis(300));

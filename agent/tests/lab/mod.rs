@@ -201,6 +201,19 @@ impl Lab {
         }
     }
 
+    /// Takes whatever is sent to this port of the peer and answers nothing.
+    pub(crate) fn swallow(&self, port: u16) {
+        self.peer.within(|| {
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
+            // It ends with the program.
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    std::thread::spawn(move || std::io::copy(&mut &stream, &mut std::io::sink()));
+                }
+            });
+        });
+    }
+
     /// CLOCK_REALTIME.
     pub(crate) fn now(&self) -> Timestamp {
         now()

@@ -192,6 +192,7 @@ fn verdict(report: &AuditReport) -> String {
 pub(super) fn audit(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failure> {
     let (_, store) = reading.place.open()?;
     let reports = store.audit().map_err(refused_by_store)?;
+    let (rulings, broken) = store.audit_rulings().map_err(refused_by_store)?;
     if reading.output == Output::Json {
         json(out, &reports)?;
     } else {
@@ -208,8 +209,15 @@ pub(super) fn audit(reading: &Reading, out: &mut dyn Write) -> Result<u8, Failur
             })
             .collect();
         table::write(out, ["HOST", "BOOT", "EVENTS", "HIGHEST", "CHAIN"], &rows)?;
+        match broken {
+            None => writeln!(out, "decisions made on the page: {rulings}, their chain holds")?,
+            Some(row) => writeln!(out, "decisions made on the page: BROKEN at number {row}")?,
+        }
     }
-    Ok(u8::from(reports.iter().any(|report| {
-        report.missing > 0 || !report.broken.is_empty() || !report.faults.is_empty()
-    })))
+    Ok(u8::from(
+        broken.is_some()
+            || reports.iter().any(|report| {
+                report.missing > 0 || !report.broken.is_empty() || !report.faults.is_empty()
+            }),
+    ))
 }

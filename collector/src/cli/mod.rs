@@ -2,6 +2,7 @@
 //! an exit code (0 fine, 1 a finding or refusal, 2 could not do it). It works beside a running
 //! server on the same database.
 
+mod baseline;
 mod failure;
 mod lists;
 mod notices;
@@ -53,6 +54,9 @@ enum Verb {
     /// Seal, push and compare policies
     #[command(subcommand)]
     Policy(policies::PolicyVerb),
+    /// What hosts learned: pool it by role, make, seal and push baselines and certificates
+    #[command(subcommand)]
+    Baseline(baseline::BaselineVerb),
     /// Keys that may seal policies
     #[command(subcommand)]
     Trust(policies::Trust),
@@ -242,6 +246,7 @@ fn act(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Failu
         Verb::Findings(findings) => lists::findings(&findings, out),
         Verb::Deny(deny) => lists::deny(&deny, out),
         Verb::Policy(policy) => policies::act(policy, out),
+        Verb::Baseline(verb) => baseline::act(verb, out),
         Verb::Trust(trust) => policies::trust(trust, out),
         Verb::Operator(setup::Operator::Password(place)) => setup::new_password(&place, out),
         Verb::Audit(Audit::Verify(reading)) => lists::audit(&reading, out),

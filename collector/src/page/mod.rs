@@ -5,7 +5,9 @@
 //! know HTTP, nor change anything.
 
 mod board;
+mod chart;
 mod finding;
+pub mod learning;
 mod plot;
 pub mod text;
 mod watch;
@@ -44,6 +46,22 @@ pub fn render_page(board: &Board, nonce: &str) -> askama::Result<String> {
 /// When the template fails.
 pub fn render_board(board: &Board) -> askama::Result<String> {
     Fragment { board }.render()
+}
+
+/// The page of learning, with the nonce of its content security policy.
+#[derive(Template)]
+#[template(path = "learning.html")]
+struct LearningPage<'a> {
+    nonce: &'a str,
+    board: &'a learning::LearningBoard,
+}
+
+/// Renders the page of learning; the nonce marks its own style.
+///
+/// # Errors
+/// When the template fails.
+pub fn render_learning(board: &learning::LearningBoard, nonce: &str) -> askama::Result<String> {
+    LearningPage { nonce, board }.render()
 }
 
 #[cfg(test)]

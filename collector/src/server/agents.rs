@@ -8,15 +8,16 @@ use crate::clock;
 use crate::policy::threshold;
 use crate::secret::{new_agent_id, token_hash};
 use crate::store::{
-    Batch, Enrolment, Heartbeat, MAX_CONTAINMENTS, OrderAnswer, Outcome, RedeemError,
+    Batch, Enrolment, Heartbeat, MAX_CONTAINMENTS, OrderAnswer, Outcome, PartOutcome, RedeemError,
 };
 use axum::body::{Body, to_bytes};
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
+use sekisho_schema::baseline::{LearnedPart, PartTaken};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ const EVENTS_LIMIT: usize = 1 << 20;
 const STATE_LIMIT: usize = 1 << 20;
 /// The largest enrolment, in bytes.
 const ENROL_LIMIT: usize = 16 << 10;
+/// The largest part of what a host learned, in bytes: episodes, workloads, and room.
+const LEARNED_LIMIT: usize = 2 << 20;
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -42,6 +45,8 @@ pub(super) fn routes() -> Router<Arc<Room>> {
         .route("/v1/orders", get(orders))
         .route("/v1/orders/{id}", post(order_answered))
         .route("/v1/events", post(events))
+        .route("/v1/learned", post(learned))
+        .route("/v1/certified/{kind}", get(certified))
         .route("/v1/state", post(state))
         .route("/v1/stream", get(stream))
         .route("/v1/policy", get(policy))
@@ -225,7 +230,10 @@ fn word(room: &Room, agent: &str) -> Result<Value, Problem> {
     room.metrics.confirmed.fetch_add(confirmed.len() as u64, Ordering::Relaxed);
     let group = room.store.group_of(agent)?.unwrap_or_default();
     let spent = room.spent.borrow().get(&group).copied();
-    Ok(json!({"confirmed": confirmed, "group_spent": spent}))
+    let role = room.store.role_of(agent)?.unwrap_or_default();
+    let fleet =
+        room.fleet.borrow().get(&role).map(|spent| json!({"of": spent.of, "left": spent.left}));
+    Ok(json!({"confirmed": confirmed, "group_spent": spent, "fleet": fleet}))
 }
 
 /// Joins two objects.
@@ -272,6 +280,69 @@ async fn events(
     Ok(Json(with(answer, word)))
 }
 
+async fn learned(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Result<Json<PartTaken>, Problem> {
+    let agent = room.admit(&peer)?;
+    let Ok(Ok(_permit)) = tokio::time::timeout(BODY_WITHIN, room.ingest.acquire()).await else {
+        return Err(
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many batches at once").retry_after(2)
+        );
+    };
+    let bytes = read(body, LEARNED_LIMIT).await?;
+    let part: LearnedPart = parse(&bytes, "a part of what a host learned")?;
+    let outcome =
+        room.waiting(move |room| Ok(room.store.take_learned(&agent, &part, clock::now())?)).await?;
+    match outcome {
+        PartOutcome::Taken(taken) => Ok(Json(taken)),
+        PartOutcome::Stranger => Err(stranger()),
+        PartOutcome::Full => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "more episodes came from this host than are held of one",
+        )),
+        PartOutcome::Senseless(why) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("not a part of what a host learned: {why}"),
+        )),
+    }
+}
+
+#[derive(Deserialize)]
+struct CertifiedAsked {
+    role: Option<String>,
+    #[serde(default)]
+    have: u64,
+}
+
+/// The sealed document in force of the role that is asked for, else of the one that the agent has here; nothing when
+/// the agent has that version already.
+async fn certified(
+    State(room): Shared,
+    Extension(peer): Extension<Peer>,
+    Path(kind): Path<String>,
+    Query(asked): Query<CertifiedAsked>,
+) -> Result<Response, Problem> {
+    let agent = room.admit(&peer)?;
+    let stored = room
+        .waiting(move |room| {
+            let role = match asked.role {
+                Some(role) => role,
+                None => room.store.role_of(&agent)?.unwrap_or_default(),
+            };
+            Ok(room.store.certified(&role, &kind)?)
+        })
+        .await?;
+    match stored {
+        Some(stored) if stored.version > asked.have => {
+            Ok(([(header::CONTENT_TYPE, "application/json")], stored.sealed).into_response())
+        }
+        Some(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+        None => Err(Problem::new(StatusCode::NOT_FOUND, "nothing of the kind was pushed")),
+    }
+}
+
 fn stranger() -> Problem {
     Problem::new(
         StatusCode::FORBIDDEN,
@@ -315,8 +386,10 @@ async fn stream(
 ) -> Result<Response, Problem> {
     let agent = room.admit(&peer)?;
     let name = agent.clone();
-    let group = room.waiting(move |room| Ok(room.store.group_of(&name)?)).await?;
-    Ok(sse::notices(&room, agent, group.unwrap_or_default()))
+    let (group, role) = room
+        .waiting(move |room| Ok((room.store.group_of(&name)?, room.store.role_of(&name)?)))
+        .await?;
+    Ok(sse::notices(&room, agent, group.unwrap_or_default(), role.unwrap_or_default()))
 }
 
 async fn policy(

@@ -46,6 +46,12 @@ impl Guard {
         Sha256::new().chain_update(self.nonce).chain_update(password.as_bytes()).finalize().into()
     }
 
+    /// Stands in the forms of the page: another site can send a form with the operator's password, but not read it.
+    pub(super) fn form_token(&self) -> String {
+        let digest = Sha256::new().chain_update(self.nonce).chain_update(b"form").finalize();
+        sekisho_schema::sealed::hex(&digest)
+    }
+
     fn known(&self, password: &str) -> bool {
         let right = *self.right.lock().unwrap_or_else(PoisonError::into_inner);
         right.is_some_and(|right| same(&right, &self.digest(password)))
@@ -111,6 +117,25 @@ pub(super) async fn operators_only(
     next: Next,
 ) -> Response {
     let asked = asks(&request);
+    match allowed(&room, asked).await {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Lets through who has the password, also at the open page: what is said there goes on record.
+pub(super) async fn password_only(
+    State(room): State<Arc<Room>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let asked = match (asks(&request), request.extensions().get::<Peer>()) {
+        (Asks::Anybody, Some(peer)) => match password(request.headers()) {
+            Some(password) => Asks::With(peer.address, password),
+            None => Asks::Refused(Problem::password()),
+        },
+        (asked, _) => asked,
+    };
     match allowed(&room, asked).await {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),

@@ -6,6 +6,7 @@
 mod agents;
 mod door;
 mod guard;
+mod learning;
 mod listen;
 mod notify;
 mod problem;
@@ -186,7 +187,10 @@ async fn run_here(config: &Config, out: &mut dyn Write) -> Result<(), RunError> 
     let pin = room.authority.pin()?;
 
     let (open, mut last) = mpsc::channel(1);
-    let everything = finish(agents::routes().merge(readers::routes(&room, false)), &room);
+    let everything = finish(
+        agents::routes().merge(readers::routes(&room, false)).merge(learning::routes(&room)),
+        &room,
+    );
     tokio::spawn(accept(
         listener,
         Entrance {
@@ -199,7 +203,7 @@ async fn run_here(config: &Config, out: &mut dyn Write) -> Result<(), RunError> 
     ));
     writeln!(out, "ready: agents and page at https://{bound} (CA pin {pin})")?;
     if let Some((listener, bound)) = page {
-        let app = finish(readers::routes(&room, true), &room);
+        let app = finish(readers::routes(&room, true).merge(learning::routes(&room)), &room);
         let door = Door::Page { open: config.page_open };
         tokio::spawn(accept(
             listener,

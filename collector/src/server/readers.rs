@@ -87,12 +87,12 @@ async fn read_board(room: &Arc<Room>) -> Result<Board, Problem> {
     .await
 }
 
-fn broken(error: &dyn std::fmt::Display) -> Problem {
+pub(super) fn broken(error: &dyn std::fmt::Display) -> Problem {
     tracing::error!(%error, "the page could not be written");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written")
 }
 
-fn html(text: String, policy: &str) -> Result<Response, Problem> {
+pub(super) fn html(text: String, policy: &str) -> Result<Response, Problem> {
     let policy = HeaderValue::from_str(policy).map_err(|error| broken(&error))?;
     let mut response = ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response();
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::dir::Dir;
 use crate::policy::InForce;
-use crate::store::{GroupSpent, Store};
+use crate::store::{FleetSpent, GroupSpent, Store, Versions};
 use axum::http::StatusCode;
 use sekisho_schema::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,12 @@ pub(super) struct Room {
     pub(super) denied: watch::Sender<Arc<BTreeSet<String>>>,
     /// Agents with the names of the orders that they did not answer yet.
     pub(super) orders: watch::Sender<Arc<BTreeMap<String, BTreeSet<String>>>>,
+    /// Versions of the baselines and certificates in force, by role.
+    pub(super) certified: watch::Sender<Arc<BTreeMap<String, Versions>>>,
+    /// What each role has spent of its cuts of behaviour.
+    pub(super) fleet: watch::Sender<Arc<BTreeMap<String, FleetSpent>>>,
+    /// Roles are pooled one at a time: that takes memory.
+    pub(super) pooling: Semaphore,
     /// What each group has spent of its cuts of hosts.
     pub(super) spent: watch::Sender<Arc<BTreeMap<String, GroupSpent>>>,
     /// Life of an agent's certificate.
@@ -116,6 +122,9 @@ impl Room {
             policy: watch::Sender::new(None),
             denied: watch::Sender::new(Arc::default()),
             orders: watch::Sender::new(Arc::default()),
+            certified: watch::Sender::new(Arc::default()),
+            fleet: watch::Sender::new(Arc::default()),
+            pooling: Semaphore::new(1),
             spent: watch::Sender::new(Arc::default()),
             agent_life: config.agent_life,
             notifies: config.notify.is_some(),

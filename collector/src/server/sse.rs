@@ -62,33 +62,35 @@ fn ticks() -> tokio::time::Interval {
 
 /// The notice stream of an agent: the policy in force, orders that wait, what its group has spent; now and whenever
 /// it changes. That orders wait is told again until they are answered.
-pub(super) fn notices(room: &Arc<Room>, agent: String, group: String) -> Response {
+pub(super) fn notices(room: &Arc<Room>, agent: String, group: String, role: String) -> Response {
     let (sender, receiver) = mpsc::channel(4);
     let listening = room.listening(&agent);
     let room = Arc::clone(room);
-    tokio::spawn(
-        async move { feed_notices(&room, &agent, &group, Reader(sender), listening).await },
-    );
+    tokio::spawn(async move {
+        feed_notices(&room, &agent, (&group, &role), Reader(sender), listening).await;
+    });
     response(Feed(receiver))
 }
 
 async fn feed_notices(
     room: &Room,
     agent: &str,
-    group: &str,
+    (group, role): (&str, &str),
     reader: Reader,
     _listening: Listening,
 ) {
     let (mut orders, mut spent) = (room.orders.subscribe(), room.spent.subscribe());
     let (mut policy, mut denied, mut closing) =
         (room.policy.subscribe(), room.denied.subscribe(), room.closing.subscribe());
+    let (mut certified, mut fleet) = (room.certified.subscribe(), room.fleet.subscribe());
     let mut ticks = ticks();
     if !reader.tell(": connected\n\n".to_owned()).await {
         return;
     }
     policy.mark_changed();
+    certified.mark_changed();
     orders.mark_changed();
-    let (mut waiting, mut told) = (BTreeSet::new(), None);
+    let (mut waiting, mut told, mut left) = (BTreeSet::new(), None, None);
     loop {
         let text = tokio::select! {
             () = reader.0.closed() => return,
@@ -127,6 +129,25 @@ async fn feed_notices(
                 let Some(spent) = now.filter(|_| now != told) else { continue };
                 told = now;
                 format!("event: group\ndata: {{\"count\":{},\"since\":\"{}\"}}\n\n", spent.count, spent.since)
+            }
+            changed = certified.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Which role the agent asks for is its own affair.
+                if certified.borrow_and_update().is_empty() {
+                    continue;
+                }
+                "event: certified\ndata: {}\n\n".to_owned()
+            }
+            changed = fleet.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = fleet.borrow_and_update().get(role).map(|spent| (spent.of, spent.left));
+                let Some((of, some)) = now.filter(|_| now != left) else { continue };
+                left = now;
+                format!("event: fleet\ndata: {{\"of\":{of},\"left\":{some}}}\n\n")
             }
             _ = ticks.tick() => if waiting.is_empty() { ": keep-alive\n\n".to_owned() } else { order_notice(waiting.len()) },
         };

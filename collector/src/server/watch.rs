@@ -87,6 +87,12 @@ pub(super) fn refresh(room: &Room) -> Result<(), StoreError> {
     replace(&room.denied, room.store.denied()?);
     replace(&room.orders, room.store.orders_open(now)?);
     replace(&room.spent, room.store.spent(now)?);
+    replace(&room.certified, room.store.certified_versions()?);
+    let fleet = room.store.fleet(now)?;
+    if *room.fleet.borrow().as_ref() != fleet {
+        room.store.tell_spent(&fleet, now)?;
+    }
+    replace(&room.fleet, fleet);
     let (notices, undelivered) = room.store.notice_counts()?;
     room.metrics.notices.store(notices, Ordering::Relaxed);
     room.metrics.undelivered.store(undelivered, Ordering::Relaxed);

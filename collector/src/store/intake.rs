@@ -4,9 +4,11 @@ use super::{
     Doing, NewNotice, NoticeKind, Store, StoreError, held, nanos, natural, transact, whole,
 };
 use rusqlite::{OptionalExtension, Transaction, params};
+use sekisho_schema::episode::Tier;
 use sekisho_schema::event::{DrillReport, EVENT_SCHEMA, Preview, Release};
+use sekisho_schema::ruling::Ruling;
 use sekisho_schema::sealed::hex;
-use sekisho_schema::{Body, Containment, Finding, Receipt, Timestamp};
+use sekisho_schema::{Action, Body, Containment, Finding, Receipt, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -347,6 +349,9 @@ impl Intake<'_> {
         let word = |value: serde_json::Result<serde_json::Value>| {
             value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
         };
+        if finding.decision.action == Action::Contain && is_cut_of_behaviour(finding) {
+            self.behaviour_cut(seq)?;
+        }
         // A host whose clock runs ahead, or lies, must not stay on top of the list.
         let at = nanos(at.min(self.now));
         self.transaction
@@ -362,6 +367,17 @@ impl Intake<'_> {
                 word(serde_json::to_value(finding.decision.action)),
                 finding.decision.containment.as_ref().map(|id| id.0.as_str()),
             ])
+            .map(drop)
+    }
+
+    /// Counts a cut against what the role may have in a week.
+    fn behaviour_cut(&self, seq: i64) -> rusqlite::Result<()> {
+        let Some(role) = super::learning::role_of(self.transaction, self.agent)? else {
+            return Ok(());
+        };
+        self.transaction
+            .prepare_cached("INSERT INTO behaviour_cuts (agent, boot, seq, role, at) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING")?
+            .execute(params![self.agent, self.boot, seq, role, nanos(self.now)])
             .map(drop)
     }
 
@@ -480,6 +496,12 @@ impl Intake<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a certificate let a finding cut, rather than hold or alert.
+fn is_cut_of_behaviour(finding: &Finding) -> bool {
+    let rulings = finding.evidence.iter().filter_map(Ruling::from_evidence);
+    rulings.flatten().any(|ruling| ruling.tier >= Tier::CutDestination)
 }
 
 /// Keeps what is known of a containment; that it was released is never forgotten by this.

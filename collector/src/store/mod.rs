@@ -6,21 +6,28 @@
 
 mod audit;
 mod certificates;
+mod certified;
 mod drills;
 mod enrolment;
+mod fleet;
 mod intake;
+mod learning;
 mod notices;
 mod orders;
 mod policies;
 mod read;
 mod retention;
+mod rulings;
 mod state;
 mod trials;
 
 pub use certificates::Standing;
+pub use certified::{Certified, Versions};
 pub use drills::{DrillView, Overdue};
 pub use enrolment::{Enrolment, RedeemError, TokenView};
+pub use fleet::FleetSpent;
 pub use intake::{Arrival, Batch, BatchError, Outcome};
+pub use learning::{PartOutcome, RoleView};
 pub use notices::{DeliveryView, Due, NewNotice, NoticeKind, NoticeView};
 pub use orders::{NewOrder, OrderAnswer, OrderHanded, OrderState, OrderView};
 pub use policies::StoredPolicy;
@@ -29,6 +36,7 @@ pub use read::{
     ReceiptView, SILENT_AFTER, Sample,
 };
 pub use retention::{LEAST, Pruning};
+pub use rulings::{PageRuling, Word};
 pub use state::{Heartbeat, MAX_CONTAINMENTS};
 pub use trials::GroupSpent;
 
@@ -41,7 +49,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Version of the tables; kept in the file's `user_version`.
-const TABLES: i64 = 2;
+const TABLES: i64 = 3;
 /// How long one writer waits for another process's writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -161,11 +169,15 @@ impl Store {
             transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).doing(doing)?;
         match found {
             TABLES => {}
-            0 | 1 if found == 1 || create => {
-                if found == 0 {
-                    transaction.execute_batch(include_str!("schema.sql")).doing(doing)?;
+            0..TABLES if found > 0 || create => {
+                let steps = [
+                    include_str!("schema.sql"),
+                    include_str!("schema-2.sql"),
+                    include_str!("schema-3.sql"),
+                ];
+                for step in steps.iter().skip(usize::try_from(found).unwrap_or(0)) {
+                    transaction.execute_batch(step).doing(doing)?;
                 }
-                transaction.execute_batch(include_str!("schema-2.sql")).doing(doing)?;
                 transaction.pragma_update(None, "user_version", TABLES).doing(doing)?;
             }
             _ => return Err(StoreError::Newer { found, known: TABLES }),

@@ -30,6 +30,8 @@ pub enum NoticeKind {
     Escalated,
     /// The automatic budget is spent: cuts are made at a lower level.
     Fuse,
+    /// The automatic cuts of behaviour of a role are spent for the week: what would be cut is held.
+    Governor,
     /// A certificate was used that a later one had replaced.
     IdentityCopied,
     /// The kernel did not take a cut.
@@ -54,6 +56,7 @@ impl NoticeKind {
             Self::DrillOverdue => "drill-overdue",
             Self::Escalated => "escalated",
             Self::Fuse => "fuse",
+            Self::Governor => "governor",
             Self::IdentityCopied => "identity-copied",
             Self::NotApplied => "not-applied",
             Self::OrderRefused => "order-refused",

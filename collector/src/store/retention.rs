@@ -181,6 +181,9 @@ fn remove_cuts(transaction: &Transaction<'_>, before: Timestamp) -> rusqlite::Re
         "DELETE FROM notices WHERE at < ?1 AND seen_at IS NOT NULL",
         "DELETE FROM drills WHERE at < ?1",
         "DELETE FROM faults WHERE at < ?1",
+        "DELETE FROM behaviour_cuts WHERE at < ?1",
+        "DELETE FROM episodes WHERE EXISTS (SELECT 1 FROM learned l WHERE l.agent = episodes.agent AND l.from_at = episodes.from_at AND l.received_at < ?1)",
+        "DELETE FROM learned WHERE received_at < ?1",
     ] {
         removed += transaction.prepare_cached(statement)?.execute([before])? as u64;
     }

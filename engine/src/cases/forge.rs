@@ -13,14 +13,18 @@ const SEGMENT: usize = 1440;
 const DATAGRAM: usize = 65_000;
 /// Bytes of all frames of a case: a line can ask for ten thousand times a mebibyte.
 const MOST_BYTES: usize = 64 << 20;
+/// The same on the wire, where a capture keeps less: the least pull that counts as one is 100 MB.
+const MOST_ON_WIRE: usize = 128 << 20;
 
 /// A frame that owns its bytes, link type Ethernet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForgedFrame {
     /// Nanoseconds since the Unix epoch, UTC.
     pub at_ns: i64,
-    /// The bytes on the wire.
+    /// The bytes that were captured.
     pub bytes: Vec<u8>,
+    /// How many there were on the wire.
+    pub wire_len: u32,
 }
 
 /// What a flow is made of.
@@ -47,6 +51,10 @@ struct Forge {
     frames: Vec<ForgedFrame>,
     /// Bytes of the frames.
     bytes: usize,
+    /// The same on the wire.
+    on_wire: usize,
+    /// Bytes that are captured of a frame.
+    snap: usize,
     flow: Option<Flow>,
 }
 
@@ -59,14 +67,16 @@ pub(super) fn forge(
     at: Option<Timestamp>,
 ) -> Result<Vec<ForgedFrame>, ScriptError> {
     let at = at.map_or(START, Timestamp::nanos);
-    let mut forge = Forge { at, frames: Vec::new(), bytes: 0, flow: None };
+    let (frames, snap) = (Vec::new(), usize::MAX);
+    let mut forge = Forge { at, frames, bytes: 0, on_wire: 0, snap, flow: None };
     for step in steps {
         let refuse = |why: String| ScriptError { line: step.line, why };
         match &step.act {
             Act::Open { transport, left, right, midstream } => {
                 forge.open(*transport, *left, *right, *midstream);
             }
-            Act::Send { from_left, message, split, repeat } => {
+            Act::Send { from_left, message, split, repeat, snap } => {
+                forge.snap = *snap;
                 for _ in 0..*repeat {
                     forge.wait(step.after);
                     forge.send(*from_left, message, split).map_err(refuse)?;
@@ -96,9 +106,15 @@ impl Forge {
         self.flow = Some(flow);
     }
 
-    fn push(&mut self, bytes: Vec<u8>) {
+    fn push(&mut self, mut bytes: Vec<u8>) {
+        let wire_len = bytes.len() as u32;
+        self.on_wire += bytes.len();
+        if bytes.len() > self.snap {
+            bytes.truncate(self.snap);
+            bytes.shrink_to_fit();
+        }
         self.bytes += bytes.len();
-        self.frames.push(ForgedFrame { at_ns: self.at, bytes });
+        self.frames.push(ForgedFrame { at_ns: self.at, bytes, wire_len });
         self.at = self.at.saturating_add(1_000_000);
     }
 
@@ -124,6 +140,9 @@ impl Forge {
         }
         if self.bytes > MOST_BYTES {
             return Err(format!("a case has at most {MOST_BYTES} bytes of frames"));
+        }
+        if self.on_wire > MOST_ON_WIRE {
+            return Err(format!("a case has at most {MOST_ON_WIRE} bytes on the wire"));
         }
         Ok(())
     }

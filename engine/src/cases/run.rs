@@ -50,7 +50,7 @@ pub fn try_case(case: &Case, rules: Rules) -> Result<Verdict, ScriptError> {
         engine.handle(Input::Frame(Frame {
             at_ns: frame.at_ns,
             link: LinkType::Ethernet,
-            wire_len: frame.bytes.len() as u32,
+            wire_len: frame.wire_len,
             bytes: &frame.bytes,
         }));
         while let Some(output) = engine.poll_output() {

@@ -19,6 +19,8 @@ const MAX_STEPS: usize = 10_000;
 /// Repetitions of a line.
 const MAX_REPEAT: u32 = 10_000;
 
+/// Bytes of a frame that a capture keeps at least: every header up to the payload.
+const LEAST_SNAP: usize = 96;
 /// Bytes of a message up to which it may be filled.
 const MAX_FILL: usize = 1 << 20;
 
@@ -37,7 +39,7 @@ pub(super) enum Act {
     /// A flow from left to right; later lines speak in it.
     Open { transport: Transport, left: SocketAddr, right: SocketAddr, midstream: bool },
     /// Something is sent.
-    Send { from_left: bool, message: Message, split: Vec<usize>, repeat: u32 },
+    Send { from_left: bool, message: Message, split: Vec<usize>, repeat: u32, snap: usize },
 }
 
 /// What is sent.
@@ -171,7 +173,7 @@ fn opening(transport: Transport, words: &[Word]) -> Result<Act, String> {
 
 fn sending(line: usize, from_left: bool, words: &[Word]) -> Result<Step, String> {
     let mut after = Duration::from_millis(1);
-    let (mut split, mut repeat) = (Vec::new(), 1);
+    let (mut split, mut repeat, mut snap) = (Vec::new(), 1, usize::MAX);
     let mut payload: Vec<&Word> = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -183,6 +185,10 @@ fn sending(line: usize, from_left: bool, words: &[Word]) -> Result<Step, String>
                 repeat =
                     times.ok_or_else(|| format!("repeat wants a number up to {MAX_REPEAT}"))?;
             }
+            Some("snap") => {
+                let kept = value()?.parse().ok().filter(|kept| *kept >= LEAST_SNAP);
+                snap = kept.ok_or_else(|| format!("snap wants {LEAST_SNAP} bytes or more"))?;
+            }
             Some("split") => {
                 split.push(value()?.parse().map_err(|_| "split wants a number of bytes")?);
             }
@@ -191,7 +197,7 @@ fn sending(line: usize, from_left: bool, words: &[Word]) -> Result<Step, String>
     }
     split.sort_unstable();
     let message = message(&payload)?;
-    Ok(Step { line, after, act: Act::Send { from_left, message, split, repeat } })
+    Ok(Step { line, after, act: Act::Send { from_left, message, split, repeat, snap } })
 }
 
 fn span(text: &str) -> Result<Duration, String> {

@@ -8,12 +8,29 @@ use super::threshold::floor_of;
 use sekisho_schema::baseline::ChangeWindow;
 use sekisho_schema::certificate::Certificate;
 use sekisho_schema::ruling::{Reduced, Ruling};
-use sekisho_schema::{Timestamp, Verified};
+use sekisho_schema::{Span, Timestamp, Verified};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Keys whose ruling of the last seven days is remembered; beyond, the oldest is forgotten.
 const REMEMBERED: usize = 4096;
+/// Weeks between two cuts of a host that goes by its own share, at most.
+const LONGEST_SHARE: f64 = 520.0;
+
+/// The collector's word on the fleet's cuts counts for so long; after it a host goes by its own share.
+pub const FLEET_WORD_LASTS: Span = Span::from_secs(15 * 60);
+
+/// What the collector said last of the automatic cuts of a role in seven days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetWord {
+    /// How many a week may have.
+    pub of: u32,
+    /// How many are left.
+    pub left: u32,
+    /// When it was said, by this host's clock.
+    pub at: Timestamp,
+}
 
 /// The authority of a host.
 #[derive(Debug)]
@@ -32,6 +49,12 @@ pub struct AuthorityState {
     /// Version of the certificate that the drift guard watches.
     version: u64,
     ruled: Vec<Ruled>,
+    /// `None` for a host that is in no fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fleet: Option<FleetWord>,
+    /// The last cut that this host took a token for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cut_at: Option<Timestamp>,
 }
 
 /// What was ruled last about a key.
@@ -44,6 +67,27 @@ struct Ruled {
     at: Timestamp,
     /// Whether a change window let it pass: what goes beyond that is ruled anew.
     announced: bool,
+    /// Whether policy did something about it: once it does, it is ruled anew.
+    #[serde(default = "acts")]
+    acts: bool,
+}
+
+const fn acts() -> bool {
+    true
+}
+
+impl AuthorityState {
+    /// The automatic cuts of a week.
+    #[must_use]
+    pub const fn governor(&self) -> &Governor {
+        &self.governor
+    }
+
+    /// The running test of the promise.
+    #[must_use]
+    pub const fn drift(&self) -> &DriftGuard {
+        &self.drift
+    }
 }
 
 impl Default for Authority {
@@ -56,6 +100,8 @@ impl Default for Authority {
                 drift: DriftGuard::new(0.0),
                 version: 0,
                 ruled: Vec::new(),
+                fleet: None,
+                cut_at: None,
             },
         }
     }
@@ -85,9 +131,25 @@ impl Authority {
         self.certificate = Some(certificate);
     }
 
+    /// Takes the collector's word on the fleet's cuts.
+    pub const fn fleet(&mut self, word: FleetWord) {
+        self.state.fleet = Some(word);
+    }
+
+    /// Gives the certificate back: nothing is granted any more, and what was spent stays spent.
+    pub fn withdraw(&mut self) {
+        self.certificate = None;
+    }
+
     /// Takes the change windows of a baseline into force.
     pub fn announce(&mut self, windows: Vec<ChangeWindow>) {
         self.windows = windows;
+    }
+
+    /// The change windows in force, open or not.
+    #[must_use]
+    pub fn windows(&self) -> &[ChangeWindow] {
+        &self.windows
     }
 
     /// The certificate in force.
@@ -105,6 +167,21 @@ impl Authority {
     /// What a score may do, if it may do anything that it has not done yet; `hosts` is how many took
     /// the destination up within a day, as far as that is known.
     pub fn rule(&mut self, key: &EpisodeKey, score: &EpisodeScore, hosts: u64) -> Option<Ruling> {
+        self.rule_as(key, score, hosts, true)
+    }
+
+    /// The same where policy does nothing about it: it is told, and costs no token.
+    pub fn tell(&mut self, key: &EpisodeKey, score: &EpisodeScore, hosts: u64) -> Option<Ruling> {
+        self.rule_as(key, score, hosts, false)
+    }
+
+    fn rule_as(
+        &mut self,
+        key: &EpisodeKey,
+        score: &EpisodeScore,
+        hosts: u64,
+        acts: bool,
+    ) -> Option<Ruling> {
         let at = score.at;
         self.state.drift.turn(at);
         let (reached, threshold, budget) = self.reached(score)?;
@@ -115,6 +192,7 @@ impl Authority {
             reached,
             at,
             announced: window.is_some(),
+            acts,
         };
         if self.has_ruled(&ruled) {
             return None;
@@ -122,6 +200,7 @@ impl Authority {
         self.remember(ruled);
         let (tier, reduced) = match window {
             Some(name) => (Tier::Alert, Some(Reduced::Window { name })),
+            None if !acts && reached > Tier::Alert => (reached, None),
             None => self.reduce(score, reached, hosts),
         };
         Some(Ruling {
@@ -185,10 +264,35 @@ impl Authority {
         if self.is_revoked() {
             return (Tier::Hold, Some(Reduced::Revoked));
         }
+        if let Some(of) = self.spent_by_fleet(at) {
+            return (Tier::Hold, Some(Reduced::Spent { of }));
+        }
         if !self.state.governor.take(at) {
             return (Tier::Hold, Some(Reduced::Spent { of: self.state.governor.size() }));
         }
+        self.state.cut_at = self.state.cut_at.max(Some(at));
         (reached, None)
+    }
+
+    /// How many cuts a week may have, when the fleet has none left for this host.
+    ///
+    /// A host that hears nothing goes by its share: as often as the promise says of one host, so that a fleet
+    /// without its collector keeps the promise too.
+    fn spent_by_fleet(&self, at: Timestamp) -> Option<u32> {
+        let word = self.state.fleet?;
+        // A word from before the clock stepped back is as good as none.
+        let is_fresh =
+            word.at <= at.after(FLEET_WORD_LASTS) && at < word.at.after(FLEET_WORD_LASTS);
+        if is_fresh {
+            return (word.left == 0).then_some(word.of);
+        }
+        let promise = self.certificate.as_ref().map_or(0.0, |certificate| {
+            certificate.promise(Tier::CutDestination) + certificate.promise(Tier::IsolateHost)
+        });
+        let weeks = if promise > 0.0 { (1.0 / promise).min(LONGEST_SHARE) } else { LONGEST_SHARE };
+        let share = Span::from_secs((weeks * RETURNS_AFTER.as_secs_f64()).ceil() as i64);
+        let is_spent = self.state.cut_at.is_some_and(|cut| at < cut.after(share));
+        is_spent.then_some(self.state.governor.size())
     }
 
     /// Why nothing but an alert is possible in a channel; `None` when the score is just too low.
@@ -213,6 +317,7 @@ impl Authority {
                 && ruled.channel == now.channel
                 && ruled.reached >= now.reached
                 && (now.announced || !ruled.announced)
+                && (ruled.acts || !now.acts)
         })
     }
 

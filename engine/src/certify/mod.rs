@@ -20,7 +20,7 @@ pub mod sentence;
 pub mod tails;
 pub mod threshold;
 
-pub use authority::{Authority, AuthorityState};
+pub use authority::{Authority, AuthorityState, FleetWord};
 pub use drift::DriftGuard;
 pub use episode::{
     Channel, DestinationKey, EpisodeKey, EpisodeScore, PortClass, ScoreInputs, Service, Tier,

@@ -119,6 +119,30 @@ impl Recorder {
         }
     }
 
+    /// Hours of the clock in which the host was watched.
+    #[must_use]
+    pub const fn hours(&self) -> u64 {
+        self.hours
+    }
+
+    /// Hours of the week that were watched at least once, of 168.
+    #[must_use]
+    pub fn week_hours(&self) -> u64 {
+        self.hours_of_week.iter().filter(|weeks| **weeks > 0).count() as u64
+    }
+
+    /// Episodes that are over.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.episodes.len()
+    }
+
+    /// Whether no episode is over yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.episodes.is_empty()
+    }
+
     /// Whether the record is shut.
     #[must_use]
     pub const fn is_full(&self) -> bool {
@@ -211,6 +235,7 @@ pub fn episode_of(key: EpisodeKey, facts: Facts, scores: Vec<EpisodeScore>) -> E
         net: facts.net,
         rhythm: facts.rhythm,
         proven_at: None,
+        gaps: Vec::new(),
         oddities,
         users: facts.users,
         scores,

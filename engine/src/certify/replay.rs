@@ -74,7 +74,9 @@ pub fn replay(finding: &Finding) -> Result<Ruling, ReplayError> {
         return Err(ReplayError::Disagree("the threshold at which it would not have been"));
     }
     let told = sentence(&ruling);
-    if finding.explanation != told {
+    // A live finding names the host before it and ends like a sentence.
+    let whole = finding.explanation.strip_suffix('.').unwrap_or(&finding.explanation);
+    if whole != told && !whole.ends_with(&format!(": {told}")) {
         return Err(ReplayError::Sentence(told));
     }
     Ok(ruling)

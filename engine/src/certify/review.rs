@@ -3,6 +3,7 @@
 
 use super::cluster::{CLUSTER_HOSTS, Prevalence, is_of_the_host};
 use super::episode::{Channel, DNS_TELLS, EpisodeKey, RHYTHM_PROVEN};
+use super::sentence::amount;
 use sekisho_schema::baseline::{Entry, Episode, Pool, RefusedEntry, RoleBaseline};
 use sekisho_schema::episode::Oddity;
 use sekisho_schema::{Span, Timestamp};
@@ -53,7 +54,9 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Large { net } => write!(f, "{:.1} MB went up net", *net as f64 / 1e6),
+            Self::Large { net } => {
+                write!(f, "{} went up net", amount(Channel::Allowance, *net as f64))
+            }
             Self::Names { bytes } => {
                 write!(f, "names below it carried {bytes:.0} B of information within an hour")
             }

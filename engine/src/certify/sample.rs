@@ -38,6 +38,7 @@ pub(super) fn upload(destination: &str, up: u64) -> Episode {
         net: up,
         rhythm: 0.0,
         proven_at: None,
+        gaps: Vec::new(),
         oddities: Vec::new(),
         users: 0,
         scores: vec![EpisodeScore {

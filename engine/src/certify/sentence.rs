@@ -17,7 +17,7 @@ pub fn sentence(ruling: &Ruling) -> String {
     if ruling.budget > 0.0 {
         text.push_str(&format!(
             " (a threshold that benign traffic passes at most {} times a host-week)",
-            ruling.budget
+            rounded(ruling.budget, 4)
         ));
     }
     if let Some(reduced) = &ruling.reduced {
@@ -89,11 +89,21 @@ fn what(ruling: &Ruling) -> String {
 #[must_use]
 pub fn amount(channel: Channel, score: f64) -> String {
     match channel {
-        Channel::Rhythm | Channel::Persistence => format!("{score} h"),
+        Channel::Rhythm | Channel::Persistence => format!("{} h", rounded(score, 1)),
         Channel::Allowance | Channel::HostBudget | Channel::Dns => bytes(score),
         Channel::Approved => format!("a ratio of {:.2}", 10_f64.powf(score)),
         Channel::Sum => format!("{score:.2}"),
     }
+}
+
+/// A number without the digits that nobody reads: the last of them do not survive every way through decimal
+/// text, and the sentence must.
+fn rounded(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    if !text.contains('.') {
+        return text;
+    }
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Bytes as a person compares them, in powers of 1000.

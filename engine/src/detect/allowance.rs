@@ -8,7 +8,7 @@ use super::Outlook;
 use super::first_seen;
 use super::signal::{Signal, SignalKind, Warrant};
 use crate::flow::Observation;
-use crate::learn::{Bounded, DestinationKey, Destinations, day_of};
+use crate::learn::{Bounded, DestinationAt, Destinations, day_of};
 use sekisho_schema::Timestamp;
 use std::net::IpAddr;
 
@@ -54,7 +54,7 @@ impl Allowances {
     pub(super) fn observe_volume(
         &mut self,
         o: &Observation<'_>,
-        key: &DestinationKey,
+        key: DestinationAt<'_>,
         bytes: u64,
         outlook: &Outlook<'_>,
         learned: &mut Destinations,
@@ -80,7 +80,7 @@ impl Allowances {
         entry.told = exceeds;
         if let (true, Some(warrant)) = (tell, &self.per_destination) {
             let kind = SignalKind::Allowance {
-                destination: key.remote.clone(),
+                destination: key.remote.own(),
                 bytes: total,
                 allowed,
                 first_seen: entry.first_at,
@@ -94,7 +94,7 @@ impl Allowances {
     fn count_host_day(
         &mut self,
         o: &Observation<'_>,
-        key: &DestinationKey,
+        key: DestinationAt<'_>,
         bytes: u64,
         outlook: &Outlook<'_>,
         emit: &mut Vec<Signal>,

@@ -164,11 +164,14 @@ impl Behaviours {
         emit: &mut Vec<Signal>,
     ) {
         for told in episodes.take_told() {
-            let ruling = told
-                .score
-                .as_ref()
-                .filter(|_| told.tier.is_some())
-                .and_then(|score| authority.rule(&told.key, score, u64::from(told.hosts)));
+            let score = told.score.as_ref().filter(|_| told.tier.is_some());
+            let ruling = score.and_then(|score| {
+                let hosts = u64::from(told.hosts);
+                match policy.rule_for(detector_of(&told), Grade::Suspect) {
+                    Some(rule) if rule.level > 0 => authority.rule(&told.key, score, hosts),
+                    _ => authority.tell(&told.key, score, hosts),
+                }
+            });
             if let Some(warrant) = self.warrant_of(&told, ruling.as_ref(), policy) {
                 emit.push(signal(o, &told, &warrant, ruling.as_ref()));
             }
@@ -194,8 +197,12 @@ impl Behaviours {
             (None, None) => return None,
         };
         let level = policy.rule_for(detector, warrant.grade).map_or(0, |rule| rule.level);
-        let may = ruling.is_some_and(|ruling| level <= highest_level(ruling.tier));
-        Some(Warrant { weight: if may { Weight::Decides } else { Weight::Scores }, ..warrant })
+        let weight = match ruling.map(|ruling| highest_level(ruling.tier)) {
+            None | Some(0) => Weight::Scores,
+            Some(highest) if level <= highest => Weight::Decides,
+            Some(highest) => Weight::UpTo(highest),
+        };
+        Some(Warrant { weight, ..warrant })
     }
 }
 
@@ -282,7 +289,7 @@ fn score_of(told: &Told) -> f64 {
 /// The facts; those of a channel replay its score.
 fn evidence(told: &Told) -> Vec<Evidence> {
     let mut piece = match &told.what {
-        What::Channel | What::Names => Evidence::new("score", []),
+        What::Channel | What::Names => Evidence::new("channel", []),
         What::Echoes { bytes, largest } => Evidence::new(
             "volume",
             [

@@ -1,7 +1,7 @@
 //! Whether a destination is one that somebody or something approved: a person, an exemption, or
 //! the time of learning.
 
-use crate::learn::{DestinationKey, Destinations, Remote};
+use crate::learn::{DestinationAt, Destinations, RemoteAt};
 use ipnet::IpNet;
 use sekisho_schema::policy::Exemption;
 use sekisho_schema::{Policy, Timestamp};
@@ -66,20 +66,11 @@ impl Approvals {
     }
 }
 
-/// The destination by name where one is bound, else by address.
-pub(super) fn destination(
-    host: Option<IpAddr>,
-    remote: IpAddr,
-    name: Option<&str>,
-) -> DestinationKey {
-    DestinationKey { host, remote: Remote::new(remote, name) }
-}
-
 /// Adds a destination to the baseline, by name and by address: a name may no longer be bound when
 /// the address is met again.
 pub(super) fn learn(
     learned: &mut Destinations,
-    key: &DestinationKey,
+    key: DestinationAt<'_>,
     remote: IpAddr,
     at: Timestamp,
     bytes: u64,
@@ -87,9 +78,8 @@ pub(super) fn learn(
     if let Some(entry) = learned.learn(key, at) {
         entry.bytes_out = entry.bytes_out.saturating_add(bytes);
     }
-    if matches!(key.remote, Remote::Name(_)) {
-        let by_address = DestinationKey { host: key.host, remote: Remote::Address(remote) };
-        learned.learn(&by_address, at);
+    if matches!(key.remote, RemoteAt::Name(_)) {
+        learned.learn(DestinationAt { remote: RemoteAt::Address(remote), ..key }, at);
     }
 }
 

@@ -32,7 +32,7 @@ use self::sighting::Unknown;
 use self::signal::Warrant;
 use crate::certify::authority::Authority;
 use crate::flow::{Appetite, Observation, ObservationKind, Perimeter, Route, Toward};
-use crate::learn::{DestinationKey, Destinations, Episodes, Regard};
+use crate::learn::{DestinationAt, Destinations, Episodes, Regard};
 use crate::limits::Limits;
 use sekisho_schema::finding::Direction;
 use sekisho_schema::pack::DetectorEntry;
@@ -216,25 +216,36 @@ impl Detectors {
                 self.wire.observe(o, outlook, &mut self.hearsay, emit);
             }
             ObservationKind::Volume { bytes_out, bytes_in } => {
-                if bytes_out > 0 {
-                    self.observe_more(o, emit);
-                }
-                let bytes = (bytes_out, bytes_in);
-                let Some((key, regard)) = regard(o, outlook, learned) else {
-                    if self.behaviours.is_on() {
-                        observe_others(o, outlook, bytes, episodes);
-                    }
-                    return Appetite::Enough;
-                };
-                if self.behaviours.is_on() {
-                    episodes.volume(o, bytes, &regard);
-                }
-                if let Some(key) = key.filter(|_| bytes_out > 0) {
-                    self.allowances.observe_volume(o, &key, bytes_out, outlook, learned, emit);
-                }
+                self.observe_volume(o, outlook, (bytes_out, bytes_in), (learned, episodes), emit);
             }
         }
         Appetite::Enough
+    }
+
+    /// Payload that is no longer read: what it amounts to.
+    fn observe_volume(
+        &mut self,
+        o: &Observation<'_>,
+        outlook: &Outlook<'_>,
+        bytes: (u64, u64),
+        (learned, episodes): (&mut Destinations, &mut Episodes),
+        emit: &mut Vec<Signal>,
+    ) {
+        if bytes.0 > 0 {
+            self.observe_more(o, emit);
+        }
+        let Some((key, regard)) = regard(o, outlook, learned) else {
+            if self.behaviours.is_on() {
+                observe_others(o, outlook, bytes, episodes);
+            }
+            return;
+        };
+        if self.behaviours.is_on() {
+            episodes.volume(o, bytes, &regard);
+        }
+        if let Some(key) = key.filter(|_| bytes.0 > 0) {
+            self.allowances.observe_volume(o, key, bytes.0, outlook, learned, emit);
+        }
     }
 
     fn observe_more(&self, o: &Observation<'_>, emit: &mut Vec<Signal>) {
@@ -302,10 +313,10 @@ fn observe_known(o: &Observation<'_>, outlook: &Outlook<'_>, emit: &mut Vec<Sign
 /// How policy and baseline regard a flow that this side began, and its destination where no person
 /// approved it; `None` for any other flow.
 fn regard<'a>(
-    o: &Observation<'_>,
+    o: &Observation<'a>,
     outlook: &Outlook<'a>,
     learned: &Destinations,
-) -> Option<(Option<DestinationKey>, Regard<'a>)> {
+) -> Option<(Option<DestinationAt<'a>>, Regard<'a>)> {
     let flow = &o.flow;
     if flow.route != Route::Egress || flow.direction != Direction::Outbound {
         return None;
@@ -314,8 +325,8 @@ fn regard<'a>(
     let host = outlook.host(flow.key.local.ip());
     let object = outlook.approvals.covering(remote, flow.bound_name);
     let is_approved = object.is_some();
-    let key = (!is_approved).then(|| first_seen::destination(host, remote, flow.bound_name));
-    let is_known = key.as_ref().is_some_and(|key| learned.knows(key));
+    let key = (!is_approved).then(|| DestinationAt::new(host, remote, flow.bound_name));
+    let is_known = key.is_some_and(|key| learned.knows(key));
     let is_learning = outlook.is_learning(o.at, learned);
     Some((key, Regard { host, object, is_known, is_learning }))
 }

@@ -73,6 +73,8 @@ pub(super) trait WireDetector: Debug + Send {
 pub enum Weight {
     /// One finding suffices for what the policy says.
     Decides,
+    /// As [`Weight::Decides`], but no higher than this step of the ladder: a certificate reaches no further.
+    UpTo(u8),
     /// Shared with honest software: counts, is told, and never cuts by itself whatever a policy says.
     Scores,
 }

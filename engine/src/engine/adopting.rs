@@ -1,6 +1,6 @@
 //! Facts of the host, policies, rules and receipts: what the engine goes by from now on.
 
-use super::Engine;
+use super::{Engine, Queued};
 use crate::detect::Approvals;
 use crate::detect::indicator_set::Piece;
 use crate::flow::Perimeter;
@@ -265,7 +265,7 @@ impl Engine {
 
     pub(super) fn tell_approved(&mut self) {
         if let Some(all) = self.approved.take_change() {
-            self.queue.push_back(Output::Approve(all));
+            self.queue.push_back(Queued::Output(Output::Approve(all)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! From signals to findings and containments.
 
-use super::{CLOCK_STEP, Engine};
+use super::{CLOCK_STEP, Engine, Queued};
 use crate::contain::{Cut, Note, Origin, Wait, Want};
 use crate::detect::{Signal, Weight};
 use crate::judge::decide::{Circumstances, decide, withholding};
@@ -9,7 +9,7 @@ use crate::judge::{
     is_of_host,
 };
 use crate::output::Output;
-use crate::report::{Author, Outcome, compose, finding_name};
+use crate::report::{Outcome, Untold, finding_name};
 use sekisho_schema::event::Gap;
 use sekisho_schema::{Body, Containment, FlowKey, Grade, Reason, Scope, Span, Timestamp};
 use std::net::IpAddr;
@@ -183,14 +183,15 @@ impl Engine {
             };
         }
         *self.tally.findings.entry(detector.to_owned()).or_default() += 1;
-        let author = Author {
-            host: &self.host,
+        let meanwhile = outcome.cut.as_ref().map(|(.., id)| id.clone());
+        let finding = Untold {
+            id: origin.finding.clone(),
+            signal,
+            outcome,
             is_own: self.own.contains(&flow.local.ip()),
             policy: self.policy.version,
         };
-        let meanwhile = outcome.cut.as_ref().map(|(.., id)| id.clone());
-        let finding = compose(origin.finding.clone(), signal, outcome, author);
-        self.record(at, Body::Finding(Box::new(finding)));
+        self.queue.push_back(Queued::Finding(at, Box::new(finding)));
         if let Some(containment) = containment {
             self.announce(containment, Some(at), Some(flow), at);
         }
@@ -316,7 +317,7 @@ impl Engine {
         if waits.is_empty() {
             return;
         }
-        self.queue.push_back(Output::AskOwner(flow));
+        self.queue.push_back(Queued::Output(Output::AskOwner(flow)));
         for wait in waits {
             if let Some(displaced) = self.ledger.ask(|asked| asked.add(wait)) {
                 self.owner_known(displaced, None, at);

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 /// Step of the ladder that cuts one destination.
 pub(crate) const DESTINATION: u8 = 3;
+/// What a held destination may yet take: 64 kbit/s, which telemetry survives (detection.md, section 3).
+const HELD_BYTES_PER_SECOND: u64 = 8_000;
 /// Step of the ladder that cuts the workload behind a flow.
 pub(crate) const WORKLOAD: u8 = 4;
 /// Step of the ladder that cuts the host's external egress.
@@ -57,9 +59,12 @@ pub(crate) struct Workload {
 pub(crate) fn assess(signal: &Signal, policy: &Policy, whose: Whose) -> Verdict {
     let target = signal.target.map(|target| target.to_canonical());
     // What honest software shares never cuts by itself, whatever the table says.
-    let may_cut = signal.weight == Weight::Decides;
-    let rule = policy.rule_for(signal.detector, signal.grade).filter(|_| may_cut);
-    let wanted = rule.and_then(|rule| Wanted::by_rule(rule, whose, target));
+    let rule = policy.rule_for(signal.detector, signal.grade);
+    let wanted = rule.and_then(|rule| match signal.weight {
+        Weight::Decides => Wanted::by_rule(rule, whose, target),
+        Weight::UpTo(level) => Wanted::up_to(level, rule, whose, target),
+        Weight::Scores => None,
+    });
     Verdict { grade: signal.grade, wanted, target }
 }
 
@@ -74,6 +79,17 @@ impl Wanted {
             lease: rule.lease,
             workload: is_asked.then_some(Workload { measure, alone: rule.only_workload }),
         })
+    }
+
+    /// What a line of the table asks for, as far as a step of the ladder: below a cut that is to slow the
+    /// destination.
+    fn up_to(level: u8, rule: &DecideRule, whose: Whose, target: Option<IpAddr>) -> Option<Self> {
+        if rule.level <= level {
+            return Self::by_rule(rule, whose, target);
+        }
+        let wanted = Self::cut(DESTINATION, whose, target, rule.lease)?;
+        let measure = Measure::Throttle { bytes_per_second: HELD_BYTES_PER_SECOND };
+        Some(if level < DESTINATION { Self { measure, ..wanted } } else { wanted })
     }
 
     /// The plain cut on a step of the ladder.
@@ -100,5 +116,38 @@ fn scope(level: u8, whose: Whose, target: Option<IpAddr>) -> Option<Scope> {
         // A name that was only asked for has no address to cut yet.
         (1..=MANAGEMENT_ONLY, _) => target.map(Scope::Destination),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_asks_for_more_than_a_certificate_reaches_gets_what_it_reaches() {
+        let rule = |level| DecideRule {
+            detector: "behaviour.*".to_owned(),
+            grade: Grade::Suspect,
+            level,
+            lease: Span::from_hours(1),
+            bytes_per_second: None,
+            quota_bytes: None,
+            freeze: false,
+            only_workload: false,
+        };
+        let target: IpAddr = "198.51.100.2".parse().unwrap();
+        let wanted = |reaches, level| {
+            Wanted::up_to(reaches, &rule(level), Whose::Own, Some(target))
+                .map(|wanted| (wanted.scope, wanted.measure))
+        };
+        let held = Measure::Throttle { bytes_per_second: HELD_BYTES_PER_SECOND };
+        let destination = Scope::Destination(target);
+        assert_eq!(wanted(2, 3), Some((destination.clone(), held)));
+        assert_eq!(wanted(2, 5), Some((destination.clone(), held)));
+        assert_eq!(wanted(3, 5), Some((destination.clone(), Measure::Cut)));
+        assert_eq!(wanted(3, 3), Some((destination, Measure::Cut)));
+        assert_eq!(wanted(5, 5), Some((Scope::Host, Measure::Cut)));
+        assert_eq!(wanted(2, 0), None, "policy records only");
+        assert!(Wanted::up_to(2, &rule(3), Whose::Own, None).is_none(), "there is no address");
     }
 }

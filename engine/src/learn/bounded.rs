@@ -2,7 +2,6 @@
 
 use crate::flow::table::IndexTable;
 use ahash::RandomState;
-use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
 
@@ -59,18 +58,23 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         self.slots.is_empty()
     }
 
-    fn hash(&self, key: &K) -> u32 {
-        (self.hasher.hash_one(key) >> 32) as u32
+    fn hash<Q: Hash>(&self, like: &Q) -> u32 {
+        (self.hasher.hash_one(like) >> 32) as u32
     }
 
-    fn at(&self, hash: u32, key: &K) -> Option<usize> {
-        let is_it = |at: u32| self.slots.get(at as usize).is_some_and(|slot| slot.key == *key);
+    fn at(&self, hash: u32, is_it: impl Fn(&K) -> bool) -> Option<usize> {
+        let is_it = |at: u32| self.slots.get(at as usize).is_some_and(|slot| is_it(&slot.key));
         self.index.find(hash, is_it).map(|at| at as usize)
     }
 
     /// The value of a key.
     pub(crate) fn find(&self, key: &K) -> Option<&V> {
-        let at = self.at(self.hash(key), key)?;
+        self.find_like(key, |known| known == key)
+    }
+
+    /// The value of a key that hashes like this one; nothing is copied to look for it.
+    pub(crate) fn find_like<Q: Hash>(&self, like: &Q, is_it: impl Fn(&K) -> bool) -> Option<&V> {
+        let at = self.at(self.hash(like), is_it)?;
         self.slots.get(at).map(|slot| &slot.value)
     }
 
@@ -86,22 +90,24 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         make: impl FnOnce() -> V,
         may_go: impl Fn(&V) -> bool,
     ) -> Option<&mut V> {
-        self.upsert_with(key, K::clone, make, may_go)
+        self.upsert_like(key, |known| known == key, || key.clone(), make, may_go)
     }
 
-    fn upsert_with<B: Borrow<K>>(
+    /// The same for a key that hashes like this one; it is copied only if it is new.
+    pub(crate) fn upsert_like<Q: Hash>(
         &mut self,
-        key: B,
-        own: impl FnOnce(B) -> K,
+        like: &Q,
+        is_it: impl Fn(&K) -> bool,
+        own: impl FnOnce() -> K,
         make: impl FnOnce() -> V,
         may_go: impl Fn(&V) -> bool,
     ) -> Option<&mut V> {
-        let hash = self.hash(key.borrow());
+        let hash = self.hash(like);
         // What a new key removes is fetched while the key is looked for.
         if let Some(next) = self.slots.get(self.hand).filter(|_| self.is_full()) {
             self.index.foresee(next.hash);
         }
-        let at = match self.at(hash, key.borrow()) {
+        let at = match self.at(hash, is_it) {
             Some(at) => {
                 self.slots.get_mut(at)?.touched = true;
                 at
@@ -109,7 +115,7 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
             None => {
                 let at = self.room(may_go)?;
                 self.index.insert(hash, at as u32);
-                let slot = Slot { key: own(key), value: make(), hash, touched: false };
+                let slot = Slot { key: own(), value: make(), hash, touched: false };
                 match self.slots.get_mut(at) {
                     Some(old) => *old = slot,
                     None => self.slots.push(slot),

@@ -59,6 +59,51 @@ pub struct DestinationKey {
     pub remote: Remote,
 }
 
+impl DestinationKey {
+    fn at(&self) -> DestinationAt<'_> {
+        let remote = match &self.remote {
+            Remote::Address(address) => RemoteAt::Address(*address),
+            Remote::Name(name) => RemoteAt::Name(name),
+        };
+        DestinationAt { host: self.host, remote }
+    }
+}
+
+/// The outside end at hand: nothing is copied to look for it. Hashes as [`Remote`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RemoteAt<'a> {
+    Address(IpAddr),
+    Name(&'a str),
+}
+
+impl RemoteAt<'_> {
+    pub(crate) fn own(self) -> Remote {
+        match self {
+            Self::Address(address) => Remote::Address(address),
+            Self::Name(name) => Remote::Name(name.into()),
+        }
+    }
+}
+
+/// A host and whom it speaks to, at hand. Hashes as [`DestinationKey`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DestinationAt<'a> {
+    pub(crate) host: Option<IpAddr>,
+    pub(crate) remote: RemoteAt<'a>,
+}
+
+impl<'a> DestinationAt<'a> {
+    /// By the registered name where one is bound, else by the address.
+    pub(crate) fn new(host: Option<IpAddr>, address: IpAddr, name: Option<&'a str>) -> Self {
+        let named = |name| RemoteAt::Name(registered_name(name));
+        Self { host, remote: name.map_or(RemoteAt::Address(address), named) }
+    }
+
+    fn own(self) -> DestinationKey {
+        DestinationKey { host: self.host, remote: self.remote.own() }
+    }
+}
+
 /// What is known of one destination.
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
@@ -101,7 +146,7 @@ impl Destinations {
         self.hours = self.hours.saturating_add(baseline.hours);
         for known in &baseline.destinations {
             let key = DestinationKey { host: known.host, remote: known.destination.clone() };
-            if let Some(entry) = self.learn(&key, known.first_seen) {
+            if let Some(entry) = self.learn(key.at(), known.first_seen) {
                 entry.first_at = entry.first_at.min(known.first_seen);
                 entry.last_at = entry.last_at.max(known.last_seen);
                 entry.bytes_out = entry.bytes_out.max(known.bytes_out);
@@ -124,17 +169,19 @@ impl Destinations {
         self.started_at.is_some_and(|start| at >= start.after(learn_for))
     }
 
-    pub(crate) fn knows(&self, key: &DestinationKey) -> bool {
-        self.table.find(key).is_some_and(|entry| entry.learned)
+    pub(crate) fn knows(&self, key: DestinationAt<'_>) -> bool {
+        self.table.find_like(&key, |known| known.at() == key).is_some_and(|entry| entry.learned)
     }
 
     /// Makes a destination part of the normal; `None` when the table is full of what may not go.
     pub(crate) fn learn(
         &mut self,
-        key: &DestinationKey,
+        key: DestinationAt<'_>,
         at: Timestamp,
     ) -> Option<&mut Destination> {
-        let entry = self.table.upsert(key, || fresh(at), |entry| !entry.learned)?;
+        let is_it = |known: &DestinationKey| known.at() == key;
+        let may_go = |entry: &Destination| !entry.learned;
+        let entry = self.table.upsert_like(&key, is_it, || key.own(), || fresh(at), may_go)?;
         if !entry.learned {
             entry.learned = true;
             self.learned += 1;
@@ -146,12 +193,14 @@ impl Destinations {
     /// Watches a destination; one past `kept_bytes` this week is not evicted for it.
     pub(crate) fn watch(
         &mut self,
-        key: &DestinationKey,
+        key: DestinationAt<'_>,
         at: Timestamp,
         kept_bytes: u64,
     ) -> Option<&mut Destination> {
-        let entry = self.table.upsert(
-            key,
+        let entry = self.table.upsert_like(
+            &key,
+            |known| known.at() == key,
+            || key.own(),
             || fresh(at),
             |entry| !entry.learned && entry.week.total() <= kept_bytes,
         )?;
@@ -217,12 +266,12 @@ mod tests {
         let key = |remote| DestinationKey { host: None, remote };
         let name = key(Remote::Name("example.com".into()));
         let address = key(Remote::Address("203.0.113.9".parse().unwrap()));
-        first.learn(&name, at).unwrap().bytes_out = 7;
-        first.learn(&address, at);
+        first.learn(name.at(), at).unwrap().bytes_out = 7;
+        first.learn(address.at(), at);
         let text = serde_json::to_string(&first.snapshot()).unwrap();
         let mut second = Destinations::new(16, 2);
         second.restore(&serde_json::from_str(&text).unwrap());
-        assert!(second.knows(&name) && second.knows(&address));
+        assert!(second.knows(name.at()) && second.knows(address.at()));
         assert_eq!(second.snapshot(), first.snapshot());
         assert!(second.is_mature(at.after(Span::from_hours(24)), Span::from_hours(24)));
         assert!(!second.is_mature(at, Span::from_hours(24)));

@@ -4,10 +4,12 @@
 //! Fed by what the flow stage tells of a flow (its start, its bursts, its volume, what was read in it), never
 //! by packets. Bounded: the least-seen keys give way, those half-way to a threshold never.
 
+mod counts;
 mod episode;
 mod host;
 mod key;
 mod naming;
+mod normal;
 mod reading;
 mod store;
 mod telling;
@@ -19,13 +21,14 @@ use self::episode::{Episode, mark};
 use self::host::Hosts;
 use self::key::{Asked, At, Key, Place};
 use self::naming::{asked_key, host_key, named, place_of};
+use self::normal::Normal;
 use self::telling::{Halves, Voice};
 use super::approved::Envelope;
 use super::dns::NameInformation;
 use super::icmp::EchoHour;
 use super::oddity::Oddities;
 use super::space_saving::{Entered, SpaceSaving};
-use crate::flow::{FlowFacts, Observation};
+use crate::flow::Observation;
 use crate::limits::Limits;
 use sekisho_schema::baseline;
 use sekisho_schema::certificate::Tails;
@@ -102,8 +105,11 @@ pub struct Episodes {
     adopters: SpaceSaving<Key, Adopters>,
     bound: SpaceSaving<(IpAddr, IpAddr), Box<str>>,
     hosts: Hosts,
+    /// What people signed as normal, where they did.
+    normal: Option<Normal>,
     workloads: Vec<Workload>,
     odd: BTreeMap<FlowKey, Oddities>,
+    odd_evicted: u64,
     asks_owners: bool,
     /// Episodes whose workload is not known yet, by the flow whose owner was asked for; and whether the
     /// baseline was being learned then.
@@ -145,9 +151,11 @@ impl Episodes {
             echoes: SpaceSaving::new(limits.echo_peers, seed, |state, key| state.hash_one(key)),
             adopters: SpaceSaving::new(limits.episodes, seed, Key::hash),
             bound: SpaceSaving::new(limits.named_peers, seed, |state, key| state.hash_one(key)),
-            hosts: Hosts::new(limits.learned_hosts),
+            hosts: Hosts::new(limits.learned_hosts, seed),
+            normal: None,
             workloads: vec![Workload::Host],
             odd: BTreeMap::new(),
+            odd_evicted: 0,
             asks_owners: false,
             asked: BTreeMap::new(),
             to_ask: Vec::new(),
@@ -199,17 +207,6 @@ impl Episodes {
         if let Some(entered) = self.adopters.enter(hash, |key| key.at() == at, make, |_| true) {
             entered.value.fleet = hosts;
         }
-    }
-
-    /// Keys that had to leave full tables, or found no place in them.
-    #[must_use]
-    pub fn evicted(&self) -> u64 {
-        self.table.evicted()
-            + self.table.refused()
-            + self.envelopes.evicted()
-            + self.envelopes.refused()
-            + self.names.evicted()
-            + self.names.refused()
     }
 
     /// Episodes that are watched.
@@ -274,6 +271,7 @@ impl Episodes {
 
     /// Takes a burst of payload toward the outside, in a flow that the inside began.
     pub(crate) fn burst(&mut self, o: &Observation<'_>, regard: &Regard<'_>) {
+        let regard = &self.by_signature(o, regard);
         if !regard.is_watched() {
             return;
         }
@@ -291,13 +289,14 @@ impl Episodes {
     fn settle(&mut self, o: &Observation<'_>, regard: &Regard<'_>) {
         if let Some((_, at)) = self.waiting.filter(|(key, _)| *key == o.flow.key) {
             self.waiting = None;
-            self.contact(o, at, regard);
+            if regard.is_watched() {
+                self.contact(o, at, regard);
+            }
         }
     }
 
     fn contact(&mut self, o: &Observation<'_>, at: Timestamp, regard: &Regard<'_>) {
         let host = self.hosts.id(regard.host);
-        let hosts = self.adopted(&o.flow, host);
         let asks = self.asks_owners && host == 0 && self.asked.len() < ASKED;
         let odd = self.odd.remove(&o.flow.key).unwrap_or_default();
         let Some((episode, key, is_new, mut voice)) = self.episode(o, at, host, true) else {
@@ -306,7 +305,6 @@ impl Episodes {
         let is_named = matches!(key.place, Place::Domain(_));
         let odd = if is_named { odd } else { odd.with(Oddity::NoName.into()) };
         episode.oddities = episode.oddities.with(odd);
-        episode.hosts = episode.hosts.max(hosts);
         if o.flow.bytes_in > 0 {
             episode.mark(mark::ANSWERED);
         }
@@ -329,6 +327,7 @@ impl Episodes {
         (up, down): (u64, u64),
         regard: &Regard<'_>,
     ) {
+        let regard = &self.by_signature(o, regard);
         self.settle(o, regard);
         let host = self.hosts.id(regard.host);
         if (regard.object.is_some() || regard.is_known) && up > 0 {
@@ -415,15 +414,16 @@ impl Episodes {
         host: u16,
         seen: bool,
     ) -> Option<(&'a mut Episode, At<'a>, bool, Voice<'a>)> {
-        let Self { table, bound, asn, settings, unlocked, tails, told, .. } = self;
+        let Self { table, adopters, bound, asn, settings, unlocked, tails, told, .. } = self;
         let Self { hosts, workloads, finished, lost, capacity, gone, .. } = self;
         let place = place_of(bound, asn.as_deref(), &o.flow);
+        let adopters = if seen { adopters_of(adopters, hosts, place, host) } else { 1 };
         let service = Service::new(o.flow.key.transport, o.flow.key.remote.port());
         let key = At { place, host, service: Some(service) };
         let tails = tails.as_deref();
         let halves = Halves { settings, unlocked, tails };
         let hash = key.hash(table.hasher());
-        let before = table.evicted() + table.refused();
+        let before = table.evicted().saturating_add(table.refused());
         let is_flooded = !gone.1 && before - gone.0.min(before) >= flood_of(*capacity);
         let mut voice = Voice { settings, unlocked, tails, hosts, workloads, told };
         if is_flooded {
@@ -449,6 +449,7 @@ impl Episodes {
             *episode = Episode::new(at, workload);
             episode.hosts = hosts;
         }
+        episode.hosts = episode.hosts.max(adopters);
         Some((episode, key, is_new, voice))
     }
 
@@ -473,28 +474,6 @@ impl Episodes {
             let mut voice = Voice { settings, unlocked, tails, hosts, workloads, told };
             voice.usual(key, entered.value, score, o.at);
         }
-    }
-
-    /// Hosts that were seen with a flow's destination; one, where this host alone is watched.
-    fn adopted(&mut self, flow: &FlowFacts<'_>, host: u16) -> u8 {
-        let Self { adopters, bound, asn, hosts, .. } = self;
-        if hosts.is_alone() && adopters.len() == 0 {
-            return 1;
-        }
-        let place = place_of(bound, asn.as_deref(), flow);
-        let at = At { place, host: 0, service: None };
-        let hash = at.hash(adopters.hasher());
-        let make = || (at.own(), Adopters::default());
-        let Some(entered) = adopters.enter(hash, |key| key.at() == at, make, |_| true) else {
-            return 1;
-        };
-        let Adopters { hosts, count, fleet } = entered.value;
-        let known = hosts.iter().take(usize::from(*count)).any(|known| *known == host);
-        if !known && let Some(place) = hosts.get_mut(usize::from(*count)) {
-            *place = host;
-            *count += 1;
-        }
-        (*count).max(*fleet).max(1)
     }
 
     /// Asks from now on who owns the first flow of each new episode of the own host.
@@ -572,9 +551,35 @@ impl Episodes {
         });
         self.envelopes.reorder(|_| false);
         self.names.reorder(|_| false);
+        self.echoes.reorder(|echoes| echoes.within(at) == 0);
         self.end_weeks(at);
-        self.gone = (self.table.evicted() + self.table.refused(), false);
+        self.gone = (self.table.evicted().saturating_add(self.table.refused()), false);
     }
+}
+
+/// Hosts that were seen with a destination, one more being this; one, where a single host is watched.
+fn adopters_of(
+    adopters: &mut SpaceSaving<Key, Adopters>,
+    hosts: &Hosts,
+    place: Place<'_>,
+    host: u16,
+) -> u8 {
+    if hosts.is_alone() && adopters.len() == 0 {
+        return 1;
+    }
+    let at = At { place, host: 0, service: None };
+    let hash = at.hash(adopters.hasher());
+    let make = || (at.own(), Adopters::default());
+    let Some(entered) = adopters.enter(hash, |key| key.at() == at, make, |_| true) else {
+        return 1;
+    };
+    let Adopters { hosts, count, fleet } = entered.value;
+    let known = hosts.iter().take(usize::from(*count)).any(|known| *known == host);
+    if !known && let Some(place) = hosts.get_mut(usize::from(*count)) {
+        *place = host;
+        *count += 1;
+    }
+    (*count).max(*fleet).max(1)
 }
 
 /// Keys that give way within an hour, from which on it is a flood: a sixteenth of the table.

@@ -38,6 +38,12 @@ impl EchoHour {
         self.bytes
     }
 
+    /// Bytes that said something new within the hour that ends now.
+    #[must_use]
+    pub fn within(&self, at: Timestamp) -> u64 {
+        if at.since(self.began) > HOUR || at < self.began { 0 } else { self.bytes }
+    }
+
     /// Bytes of the longest payload of the hour that said something new.
     #[must_use]
     pub const fn largest(&self) -> u32 {

@@ -105,11 +105,11 @@ impl<T: Keep> Keep for Vec<T> {
 
     fn take(from: &mut &[u8]) -> Option<Self> {
         let count = u32::take(from)? as usize;
-        // Every item takes a byte at least: a forged count reserves nothing.
+        // Every item takes a byte at least, and room is made as items come: a forged count reserves nothing.
         if count > from.len() {
             return None;
         }
-        let mut all = Self::with_capacity(count);
+        let mut all = Self::new();
         for _ in 0..count {
             all.push(T::take(from)?);
         }

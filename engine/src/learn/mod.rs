@@ -24,7 +24,7 @@ mod week;
 
 pub use baseline::{BASELINE_SCHEMA, Baseline, LearnedDestination};
 pub(crate) use bounded::Bounded;
-pub(crate) use destinations::Destinations;
+pub(crate) use destinations::{DestinationAt, Destinations, RemoteAt};
 pub use destinations::{DestinationKey, Remote};
 pub(crate) use episodes::Regard;
 pub use episodes::{AsnOf, EpisodeSettings, Episodes, RestoreEpisodesError, Told, Unlocked, What};

@@ -50,7 +50,7 @@ impl Oddities {
 #[must_use]
 pub fn is_fully_encrypted(payload: &[u8]) -> bool {
     const PRINTABLE: std::ops::RangeInclusive<u8> = 0x20..=0x7E;
-    if payload.len() < FLOOR {
+    if payload.len() < FLOOR || matches!(payload, [0x16 | 0x17, 3, ..]) {
         return false;
     }
     let ones: u32 = payload.iter().map(|byte| byte.count_ones()).sum();
@@ -63,10 +63,7 @@ pub fn is_fully_encrypted(payload: &[u8]) -> bool {
     if payload.iter().take(6).all(is_printable) || printable * 2 > payload.len() {
         return false;
     }
-    if payload.split(|byte| !is_printable(byte)).any(|row| row.len() > 20) {
-        return false;
-    }
-    !matches!(payload, [0x16 | 0x17, 3, ..])
+    !payload.split(|byte| !is_printable(byte)).any(|row| row.len() > 20)
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ const DULL: f64 = 0.98;
 const BOLDEST: f64 = 0.95;
 /// As many gaps below the lower cut say that the rhythm itself became faster.
 const QUICKENED: u8 = 16;
+/// As many gaps in a row far above the median say that it became slower.
+const SLOWED: u8 = 4;
 /// Bets of which it is remembered whether they hit.
 const HISTORY: u32 = 31;
 /// Gaps are remembered as 16-bit logarithms: this many steps to a doubling, 0.034 % each ...
@@ -80,6 +82,7 @@ pub struct Rhythm {
     filled: u8,
     position: u8,
     short: u8,
+    long: u8,
 }
 keep_fields!(Rhythm {
     ring,
@@ -92,7 +95,8 @@ keep_fields!(Rhythm {
     since_ms,
     filled,
     position,
-    short
+    short,
+    long
 });
 
 impl Default for Rhythm {
@@ -109,6 +113,7 @@ impl Default for Rhythm {
             filled: 0,
             position: 0,
             short: 0,
+            long: 0,
         }
     }
 }
@@ -186,7 +191,7 @@ impl Rhythm {
             // Too short for this rhythm: a burst of its operator, or another rhythm.
             self.short += 1;
             if self.short >= QUICKENED {
-                (self.filled, self.position, self.short) = (0, 0, 0);
+                self.learn_anew();
             }
             return bet;
         }
@@ -259,11 +264,22 @@ impl Rhythm {
         best
     }
 
-    /// A gap far above the median (a host asleep, a night off) tells nothing about the rhythm.
+    /// Forgets the gaps, and keeps what was won with them: windows may be chosen anyhow beforehand.
+    fn learn_anew(&mut self) {
+        (self.filled, self.position, self.short, self.long) = (0, 0, 0, 0);
+    }
+
+    /// A gap far above the median (a host asleep, a night off) tells nothing about the rhythm; several
+    /// in a row tell that it was learned from something faster, such as an operator's burst.
     fn remember(&mut self, gap: f64, longest: f64) {
         if self.filled >= SETTLED && gap > longest {
+            self.long += 1;
+            if self.long >= SLOWED {
+                self.learn_anew();
+            }
             return;
         }
+        self.long = 0;
         if let Some(place) = self.ring.get_mut(usize::from(self.position)) {
             *place = code_of(gap);
         }
@@ -308,6 +324,16 @@ impl Rhythm {
             bet.1 = f64::from(log10_e);
         }
         bets
+    }
+
+    /// The gaps that are remembered, in seconds, oldest first.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<f32> {
+        // The ring is overwritten at `position`, which is also the oldest once it is full.
+        let (newer, older) = self.ring.split_at(usize::from(self.position).min(RING));
+        let is_full = usize::from(self.filled) >= RING;
+        let older = if is_full { older } else { &[] };
+        older.iter().chain(newer).map(|code| seconds_of(*code) as f32).collect()
     }
 
     /// The window that the leading bettor predicts for the next gap; `None` before the first.

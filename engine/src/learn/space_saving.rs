@@ -125,10 +125,10 @@ impl<K, V> SpaceSaving<K, V> {
             at
         } else {
             let Some(at) = self.victim(may_go) else {
-                self.refused += 1;
+                self.refused = self.refused.saturating_add(1);
                 return None;
             };
-            self.evicted += 1;
+            self.evicted = self.evicted.saturating_add(1);
             let slot = self.slots.get_mut(at)?;
             self.index.remove(slot.hash, at as u32);
             let weight = slot.weight.saturating_add(1);

@@ -11,11 +11,11 @@ use std::net::IpAddr;
 
 /// Who reports, and under which policy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Author<'a> {
-    pub(crate) host: &'a str,
+struct Author<'a> {
+    host: &'a str,
     /// Whether the inside end is this host itself.
-    pub(crate) is_own: bool,
-    pub(crate) policy: u64,
+    is_own: bool,
+    policy: u64,
 }
 
 /// What became of a signal.
@@ -72,8 +72,26 @@ pub(crate) fn finding_name(signal: &Signal, host: &str) -> String {
     short_name("f-", parts.iter().map(String::as_str))
 }
 
-/// Puts a finding together.
-pub(crate) fn compose(id: String, signal: Signal, outcome: Outcome, author: Author<'_>) -> Finding {
+/// A finding of which nothing is put into words yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Untold {
+    pub(crate) id: String,
+    pub(crate) signal: Signal,
+    pub(crate) outcome: Outcome,
+    /// Whether the inside end is the host of the author.
+    pub(crate) is_own: bool,
+    pub(crate) policy: u64,
+}
+
+impl Untold {
+    /// Puts it into words, for this host.
+    pub(crate) fn tell(self, host: &str) -> Finding {
+        let Self { id, signal, outcome, is_own, policy } = self;
+        compose(id, signal, outcome, Author { host, is_own, policy })
+    }
+}
+
+fn compose(id: String, signal: Signal, outcome: Outcome, author: Author<'_>) -> Finding {
     let inside = author.inside_end(signal.flow.local.ip());
     Finding {
         id,

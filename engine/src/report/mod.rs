@@ -6,5 +6,5 @@ mod explain;
 mod finding;
 mod recent;
 
-pub(crate) use finding::{Author, Outcome, compose, finding_name};
+pub(crate) use finding::{Outcome, Untold, finding_name};
 pub(crate) use recent::Recent;

@@ -49,7 +49,7 @@ fn a_header_only_probe_cuts_the_host_on_the_first_data_packet() {
         })
         .filter(|kind| *kind != "other")
         .collect();
-    assert_eq!(kinds, ["finding", "order", "containment"], "{:?}", bench.every_finding());
+    assert_eq!(kinds, ["order", "finding", "containment"], "{:?}", bench.every_finding());
     let finding = bench.findings()[0];
     assert_eq!((finding.detector.as_str(), finding.frame), ("plugx.tcp", 4));
     assert_eq!(finding.decision.action, Action::Contain);

@@ -56,7 +56,7 @@ fn frames_of(id: &str, name: &str) -> Vec<Made> {
         .into_iter()
         .map(|frame| Made {
             at: START.after(Span::from_nanos(frame.at_ns - first)),
-            wire_len: u32::try_from(frame.bytes.len()).unwrap(),
+            wire_len: frame.wire_len,
             bytes: frame.bytes,
         })
         .collect()
@@ -206,7 +206,12 @@ fn a_flood_of_sessions_zones_and_echoes_is_bounded_and_counted() {
             bench.feed(&[udp(at, end(LOCAL, 40_000), end(RESOLVER, 53), &message)]);
         }
     }
-    assert!(bench.findings().is_empty());
+    // Twelve thousand names that each are new do carry information, whoever made them: that is told, a few
+    // times and as odd, and nothing else is.
+    let found = bench.findings();
+    let told: Vec<_> = found.iter().map(|found| (found.detector.as_str(), found.grade)).collect();
+    assert!((1..=6).contains(&told.len()), "{told:?}");
+    assert!(told.iter().all(|told| *told == ("behaviour.dns-information", Grade::Odd)), "{told:?}");
     let evicted = bench.engine.summary().evicted;
     assert!(
         evicted.get("contacts").is_some_and(|count| *count >= 2 * (6000 - 4096)),

@@ -5,7 +5,7 @@ use crate::forge::{
 };
 use sekisho_engine::cases::{CaseFile, try_case};
 use sekisho_engine::certify::episode::{Channel, score_of};
-use sekisho_engine::{HostFact, Input, Limits};
+use sekisho_engine::{Engine, EngineConfig, HostFact, Input, Limits, Output, drive};
 use sekisho_schema::episode::EpisodeScore;
 use sekisho_schema::{Action, Span, Timestamp};
 use std::net::Ipv4Addr;
@@ -14,9 +14,12 @@ fn after(seconds: f64) -> Timestamp {
     START.after(Span::from_nanos((seconds * 1e9) as i64))
 }
 
-const CASES: [&str; 6] = [
+const CASES: [&str; 9] = [
+    include_str!("../../../rules/cases/behaviour.allowance.toml"),
+    include_str!("../../../rules/cases/behaviour.beacon.toml"),
     include_str!("../../../rules/cases/behaviour.dns-information.toml"),
     include_str!("../../../rules/cases/behaviour.fanout.toml"),
+    include_str!("../../../rules/cases/behaviour.host-budget.toml"),
     include_str!("../../../rules/cases/behaviour.icmp.toml"),
     include_str!("../../../rules/cases/behaviour.persistence.toml"),
     include_str!("../../../rules/cases/behaviour.staging.toml"),
@@ -27,6 +30,7 @@ const CASES: [&str; 6] = [
 fn every_case_of_behaviour_comes_out_as_it_says() {
     for text in CASES {
         let file = CaseFile::parse(text).unwrap();
+        assert_eq!(file.has_both(), (true, true), "{}", file.detector);
         for case in &file.cases {
             let verdict = try_case(case, crate::forge::rules(&[])).unwrap();
             assert_eq!(verdict.faults, Vec::<String>::new(), "{}: {:?}", case.name, verdict.told);
@@ -47,17 +51,17 @@ fn score(bench: &Bench, destination: &str, channel: Channel) -> Option<EpisodeSc
 fn keep_alives(start: f64, gap: f64, count: u32) -> Vec<Made> {
     let (client, server) = (end(LOCAL, 41_000), end(C2, 443));
     let noise = |n: u32| -> Vec<u8> {
-        (0..64_u32)
+        (0..96_u32)
             .map(|at| ((at * 167 + n * 59 + 13).wrapping_mul(2_654_435_761) >> 11) as u8)
             .collect()
     };
     let mut frames = hello(after(start), client, server, &noise(0));
-    let (mut seq, mut ack) = (101 + 64, 901);
+    let (mut seq, mut ack) = (101 + 96, 901);
     for n in 1..count {
         let at = start + f64::from(n) * gap;
         frames.push(tcp(after(at), client, server, 0x18, seq, ack, &noise(n)));
-        frames.push(tcp(after(at + 0.05), server, client, 0x18, ack, seq + 64, b"ok"));
-        (seq, ack) = (seq + 64, ack + 2);
+        frames.push(tcp(after(at + 0.05), server, client, 0x18, ack, seq + 96, b"ok"));
+        (seq, ack) = (seq + 96, ack + 2);
     }
     frames
 }
@@ -166,4 +170,58 @@ fn seven_days_of_a_beacon_are_replayed_and_told_a_handful_of_times() {
     let findings = bench.findings();
     assert!((3..=12).contains(&findings.len()), "{}", findings.len());
     assert!(findings.iter().all(|finding| finding.detector == "behaviour.beacon"));
+}
+
+/// Everything that an engine with tables of a few keys says of a beacon under a flood, and its last state.
+fn said(hash_seed: u64) -> (Vec<String>, Vec<u8>) {
+    let limits = Limits {
+        episodes: 16,
+        envelopes: 4,
+        asked_domains: 8,
+        echo_peers: 4,
+        named_peers: 8,
+        ..Limits::default()
+    };
+    let mut engine = Engine::new(EngineConfig { host: "h".to_owned(), limits, hash_seed });
+    engine.handle(Input::Rules(Box::new(crate::forge::rules(&[])), START));
+    let mut frames = keep_alives(0.0, 30.0, 300);
+    for n in 0..4000_u32 {
+        let at = after(1.0 + f64::from(n) * 2.0);
+        let to = Ipv4Addr::from_bits(0x5000_0000 + n * 256);
+        frames.push(udp(at, end(LOCAL, 6000), end(to, 4444), b"flood"));
+        frames.push(query(at, &format!("n{n}.zone{}.example.net", n % 50)));
+    }
+    frames.sort_by_key(|frame| frame.at);
+    let mut said = Vec::new();
+    drive(&mut engine, frames.iter().map(Made::frame), |output| {
+        if let Output::Record(record) = output {
+            said.push(serde_json::to_string(&(record.at, &record.body)).unwrap());
+        }
+    });
+    (said, engine.episodes().save())
+}
+
+#[test]
+fn the_same_traffic_is_told_in_the_same_bytes_whatever_the_seed_of_the_hashes() {
+    let (first, state) = said(1);
+    assert!(first.iter().any(|line| line.contains("had to be forgotten")), "{first:?}");
+    assert!(first.iter().any(|line| line.contains("by the clock")), "{first:?}");
+    for seed in [1, 2, u64::MAX] {
+        assert_eq!(said(seed), (first.clone(), state.clone()), "{seed}");
+    }
+}
+
+#[test]
+fn a_frame_of_which_a_capture_keeps_less_says_how_much_was_sent() {
+    let case = |snap: usize| {
+        let text = format!(
+            "schema = \"sekisho.cases/1\"\ndetector = \"behaviour.staging\"\n[[case]]\nname = \"a\"\n\
+             expect = []\npackets = '''\ntcp 10.0.0.5:41000 > 10.0.0.9:5432\n< fill:2000 snap {snap}\n'''\n"
+        );
+        CaseFile::parse(&text).unwrap().cases[0].frames()
+    };
+    let frames = case(96).unwrap();
+    let sizes: Vec<_> = frames[3..].iter().map(|it| (it.bytes.len(), it.wire_len)).collect();
+    assert_eq!(sizes, [(96, 14 + 40 + 1440), (96, 14 + 40 + 560)]);
+    assert!(case(95).is_err_and(|error| error.to_string().contains("96 bytes or more")));
 }

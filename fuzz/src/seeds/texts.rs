@@ -3,10 +3,16 @@
 use sekisho_schema::intel::Format;
 
 /// The cases of every rule.
-pub(super) const CASES: [&str; 28] = [
+pub(super) const CASES: [&str; 34] = [
     include_str!("../../../rules/cases/behaviour.allowance.toml"),
     include_str!("../../../rules/cases/behaviour.beacon.toml"),
+    include_str!("../../../rules/cases/behaviour.dns-information.toml"),
+    include_str!("../../../rules/cases/behaviour.fanout.toml"),
     include_str!("../../../rules/cases/behaviour.host-budget.toml"),
+    include_str!("../../../rules/cases/behaviour.icmp.toml"),
+    include_str!("../../../rules/cases/behaviour.persistence.toml"),
+    include_str!("../../../rules/cases/behaviour.staging.toml"),
+    include_str!("../../../rules/cases/behaviour.volume.toml"),
     include_str!("../../../rules/cases/c2.9002.toml"),
     include_str!("../../../rules/cases/c2.cobaltstrike.toml"),
     include_str!("../../../rules/cases/c2.derusbi.toml"),

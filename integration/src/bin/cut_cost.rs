@@ -445,9 +445,11 @@ fn host(network: &Network, size: Size) -> Host {
         });
         let seen = agent.receipts().len();
         implant.ask(&format!("go {MANY_C2}.{}.9:443", 100 + round));
-        let receipt = wait_until(Duration::from_secs(20), || {
+        let receipt = wait_until(Duration::from_secs(60), || {
             let mut receipts = agent.receipts().into_iter().skip(seen);
-            receipts.rfind(|receipt| receipt.applied && receipt.proof.cut.is_some())
+            // With its sockets ended: those that are not would go on after the release, and be cut again.
+            receipts
+                .rfind(|receipt| receipt.applied && receipt.proof.cut.as_deref() == Some("proven"))
         });
         let Some(receipt) = receipt else { break };
         contained.extend(receipt.time_to_contain_ns.and_then(|ns| u64::try_from(ns).ok()));
@@ -458,6 +460,8 @@ fn host(network: &Network, size: Size) -> Host {
                 list.push((*what).to_owned());
             }
         }
+        // What the far end of the implant's connection would say again is heard after the release, and cut.
+        network.c2.run("ss -K state established state close-wait state last-ack sport = :443");
         setup.must(&["release", &receipt.containment.0, "--reason", "bench", "--break-glass"]);
     }
     Host { flows, transaction, contained: Times::of(contained), sockets, survived, lost }

@@ -97,7 +97,7 @@ pub(super) fn run(plan: Plan) -> Outcome {
     let mut outcome = Outcome::new("E14", "records of holds and cuts: replayed and explained");
     let mut draw = Draw::new(plan.seed ^ 14);
     let mut told: BTreeMap<Channel, Told> = BTreeMap::new();
-    let size = if plan.is_short { Size { servers: 40, workstations: 5 } } else { Size::USUAL };
+    let size = Size::USUAL;
     let mut learned: BTreeMap<Role, Weeks> = BTreeMap::new();
     let mut test: BTreeMap<Role, Weeks> = BTreeMap::new();
     for weeks in [&mut learned, &mut test] {

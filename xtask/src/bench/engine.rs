@@ -1,7 +1,7 @@
 //! Cost per packet beside the bare libpcap loop with a flow table, on the reference workloads; what
 //! was planted against what was found; memory of a flow.
 
-use super::{Yard, cpu_seconds, engine_cost, median, number};
+use super::{Yard, cpu_seconds, engine_cost, learning, median, number};
 use crate::host::{self, Failure};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -127,6 +127,10 @@ pub(crate) fn engine(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
         let all = ["--runs", "1", "--tell-all", "--flows", NO_CAP];
         let told = engine_cost(&file, &bench.lists, &all)?;
         faults.extend(check_planted(&told, &truth).err());
+        if number <= MANY {
+            let gate = if number == MANY { f64::INFINITY } else { learning::LEARNING_RATIO };
+            faults.extend(learning::price(workload.name, &file, bench.gate(gate))?);
+        }
         if number == MANY {
             faults.extend(bench.memory(&file, &told, &truth)?);
         }
@@ -146,6 +150,7 @@ pub(crate) fn engine(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
     if growth > most {
         faults.push(format!("the price grows {growth:.2} times with concurrent flows"));
     }
+    faults.extend(learning::flood_and_week(bench.short)?);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
 }
 

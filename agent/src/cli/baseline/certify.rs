@@ -112,7 +112,7 @@ pub(super) fn table(made: &Certificate, out: &mut dyn Write) -> std::io::Result<
         match (made.threshold(grant.tier, grant.channel), grant.threshold) {
             (Some(threshold), _) => writeln!(
                 out,
-                "  {:<15} {:<12} above {:<14} {} of {} events, at most {:.3} of {} a host-week",
+                "  {:<15} {:<12} above {:<18} {} of {} events, at most {:.3} of {} a host-week",
                 grant.tier.name(),
                 grant.channel.name(),
                 amount(grant.channel, threshold),

@@ -2,8 +2,8 @@
 
 use super::args::{ExportArgs, ImportArgs, SealArgs, SourceArgs};
 use crate::baseline::{
-    BASELINE_FILE, BaselineFileError, CERTIFICATE_FILE, LEARNED_FILE, adopt, read_baseline,
-    read_calendar, read_certificate, read_learned, write_sealed,
+    BASELINE_FILE, BaselineFileError, CERTIFICATE_FILE, LEARNED_FILE, NOT_SEALED, adopt,
+    read_baseline, read_calendar, read_certificate, read_learned, write_sealed,
 };
 use crate::chain::{Complaint, causes};
 use crate::cli::args::ConfigArgs;
@@ -27,6 +27,9 @@ pub(super) fn cannot(error: &BaselineFileError) -> Complaint {
     let help = match error {
         BaselineFileError::Read { .. } => {
             "name the files with --learned, --baseline and --certificate, or the agent's configuration with --config"
+        }
+        BaselineFileError::Malformed { why, .. } if why == NOT_SEALED => {
+            "`baseline approve`, `draft` and `certify` write the sealed one beside the one to read: name that"
         }
         BaselineFileError::Malformed { .. } => "docs/baseline.md shows what such a file holds",
         BaselineFileError::Refused { .. } => {
@@ -78,6 +81,9 @@ impl Source {
 
 fn records(args: &SourceArgs) -> Result<Vec<Learned>, Complaint> {
     let own = [load(&args.config)?.state.join(LEARNED_FILE)];
+    if args.learned.is_empty() && own.iter().all(|path| !path.exists()) {
+        return Err(nothing_yet(&own));
+    }
     let paths: &[PathBuf] = if args.learned.is_empty() { &own } else { &args.learned };
     let records = read_learned(paths).map_err(|error| cannot(&error))?;
     if records.is_empty() {
@@ -88,6 +94,16 @@ fn records(args: &SourceArgs) -> Result<Vec<Learned>, Complaint> {
         ));
     }
     Ok(records)
+}
+
+/// The record of this host is not there yet.
+fn nothing_yet(own: &[PathBuf]) -> Complaint {
+    let path = own.first().map(|path| path.display().to_string()).unwrap_or_default();
+    Complaint::new(
+        format!("cannot read {path}: this host has no record yet"),
+        UNTOUCHED,
+        "the agent writes it each hour and when it stops; name records of other hosts with --learned",
+    )
 }
 
 fn role_of(args: &SourceArgs, records: &[Learned]) -> Result<String, Complaint> {
@@ -145,10 +161,16 @@ pub(super) fn certificate(
     read_certificate(&path, &anchors(config)?, now).map(Some).map_err(|error| cannot(&error))
 }
 
-/// The calendar that is named, else none.
-pub(super) fn calendar(named: Option<&PathBuf>) -> Result<Calendar, Complaint> {
-    named
-        .map_or_else(|| Ok(Calendar::unknown()), |path| read_calendar(path))
+/// The calendar that is named, else that of the configuration, else none.
+pub(super) fn calendar(
+    named: Option<&PathBuf>,
+    config: &ConfigArgs,
+) -> Result<Calendar, Complaint> {
+    let path = match named {
+        Some(path) => Some(path.clone()),
+        None => load(config)?.calendar,
+    };
+    path.map_or_else(|| Ok(Calendar::unknown()), |path| read_calendar(&path))
         .map_err(|error| cannot(&error))
 }
 
@@ -188,6 +210,9 @@ pub(super) fn seal(
 
 pub(super) fn export(args: &ExportArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let path = load(&args.config)?.state.join(LEARNED_FILE);
+    if !path.exists() {
+        return Err(nothing_yet(&[path]));
+    }
     let records = read_learned(std::slice::from_ref(&path)).map_err(|error| cannot(&error))?;
     let Some(record) = records.first() else {
         return Err(Complaint::new(
@@ -220,7 +245,7 @@ pub(super) fn import(args: &ImportArgs, console: &mut Console<'_>) -> Result<Out
         Ok((kind, version)) => {
             writeln!(
                 console.out,
-                "{kind} {version} is taken in; the agent goes by it from its next start"
+                "{kind} {version} is taken in; a running agent goes by it within five seconds: `sekisho status` says so"
             )
             .map_err(|error| cannot_write(&error))?;
             Ok(Outcome::Fine)

@@ -18,7 +18,7 @@ const SHOWN: usize = 12;
 
 pub(super) fn run(args: &ReportArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let source = Source::read(&args.source)?;
-    let calendar = calendar(args.calendar.as_ref())?;
+    let calendar = calendar(args.calendar.as_ref(), &args.source.config)?;
     // What a certificate would have done can be asked after it has expired, too.
     let Some(certificate) =
         certificate(args.certificate.as_ref(), &args.source.config, Timestamp::EPOCH)?
@@ -118,8 +118,9 @@ fn write_action(action: &WouldBe, out: &mut dyn Write) -> std::io::Result<()> {
         action.standing
     )?;
     writeln!(out, "  {}", action.sentence)?;
-    let stopped =
-        action.bytes_stopped.map_or_else(|| "an amount that was not watched for".to_owned(), bytes);
+    let stopped = action
+        .bytes_stopped
+        .map_or_else(|| "an unknown amount (the record tells no moment)".to_owned(), bytes);
     writeln!(
         out,
         "  would have stopped {stopped}; hit {} other workloads of the host; {} hosts speak to it",

@@ -16,6 +16,9 @@ use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
 
+/// Hosts whose coverage is told on a terminal, at most.
+const TOLD: usize = 8;
+
 /// Everything that is known.
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -32,7 +35,7 @@ struct Shown<'a> {
 
 pub(super) fn show(args: &ShowArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
     let source = Source::read(&args.source)?;
-    let calendar = calendar(args.calendar.as_ref())?;
+    let calendar = calendar(args.calendar.as_ref(), &args.source.config)?;
     let certificate = certificate(None, &args.source.config, clock::now())?
         .filter(|certificate| certificate.role == source.pool.role);
     let hosts: Vec<Covered> =
@@ -70,22 +73,11 @@ fn tell(shown: &Shown<'_>, out: &mut dyn Write) -> std::io::Result<()> {
         "role {}: {:.1} host-weeks; baseline {} with {} destinations; {} items to decide",
         shown.role, shown.host_weeks, shown.baseline, shown.destinations, shown.undecided
     )?;
-    for host in shown.covered {
-        let holidays = host
-            .holidays
-            .map_or_else(|| "holidays unknown".to_owned(), |count| format!("{count} holidays"));
-        writeln!(
-            out,
-            "  {}: {:.1} weeks, {} of 168 hours of the week ({} twice), {holidays}, {} workloads, {} destinations ({} new this week)",
-            host.host,
-            host.weeks,
-            host.week_hours,
-            host.week_hours_twice,
-            host.workloads,
-            host.destinations,
-            host.destinations_new
-        )?;
-        writeln!(out, "    {}", host.sentence)?;
+    for host in shown.covered.iter().take(TOLD) {
+        tell_host(host, out)?;
+    }
+    if shown.covered.len() > TOLD {
+        writeln!(out, "  and {} more hosts: `-o json` has them all", shown.covered.len() - TOLD)?;
     }
     let missing: Vec<&str> =
         shown.jobs.iter().filter(|job| !job.covered).map(|job| job.name.as_str()).collect();
@@ -105,6 +97,24 @@ fn tell(shown: &Shown<'_>, out: &mut dyn Write) -> std::io::Result<()> {
             writeln!(out, "no certificate: findings of behaviour alert, and hold or cut nothing")
         }
     }
+}
+
+fn tell_host(host: &Covered, out: &mut dyn Write) -> std::io::Result<()> {
+    let holidays = host
+        .holidays
+        .map_or_else(|| "holidays unknown".to_owned(), |count| format!("{count} holidays"));
+    writeln!(
+        out,
+        "  {}: {:.1} weeks, {} of 168 hours of the week ({} twice), {holidays}; workloads: {}; destinations: {} ({} new this week)",
+        host.host,
+        host.weeks,
+        host.week_hours,
+        host.week_hours_twice,
+        host.workloads,
+        host.destinations,
+        host.destinations_new
+    )?;
+    writeln!(out, "    {}", host.sentence)
 }
 
 pub(super) fn diff(args: &DiffArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {

@@ -3,7 +3,9 @@
 use super::super::cut::Cut;
 use super::Judge;
 use crate::clock;
-use crate::control::{CaptureStatus, InterfaceStatus, ModeStatus, PolicyStatus, Status};
+use crate::control::{
+    CaptureStatus, InterfaceStatus, LearningStatus, ModeStatus, PolicyStatus, RecordStatus, Status,
+};
 use crate::enforce::{Plan, coverage, kinds};
 use sekisho_schema::event::CoverageReport;
 use sekisho_schema::{Body, Coverage, Record};
@@ -81,13 +83,15 @@ impl Judge {
         let (requested, effective) = (self.engine.requested_mode(), self.engine.effective_mode());
         let summary = self.engine.summary();
         let policy = self.engine.policy();
+        let now = clock::now();
+        let episodes = self.engine.episodes().len() as u64;
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: self.constant.host.clone(),
             boot: self.constant.boot.clone(),
             pid: std::process::id(),
             started_at: self.constant.started_at,
-            at: clock::now(),
+            at: now,
             mode: ModeStatus {
                 requested,
                 effective,
@@ -114,6 +118,11 @@ impl Judge {
             guardian: None,
             coverage: self.coverage(),
             known: self.known.status(),
+            learning: LearningStatus {
+                record: RecordStatus { episodes, ..RecordStatus::default() },
+                authority: self.authority_status(now),
+                ..LearningStatus::default()
+            },
             journal: crate::control::JournalStatus::default(),
             collector: crate::control::CollectorStatus::default(),
         };

@@ -138,3 +138,49 @@ fn a_ruling_tells_number_threshold_and_counter_threshold_in_one_sentence() {
          (a threshold that benign traffic passes at most 0.04 times a host-week)"
     );
 }
+
+#[test]
+fn a_fleet_that_has_no_cut_left_holds_and_one_that_has_lets_a_host_cut() {
+    let mut authority = authority(40);
+    let word = |left, at| FleetWord { of: 5, left, at };
+    authority.fleet(word(0, START));
+    let ruled = authority.rule(&key("a.example"), &upload(3e9, START), 1);
+    assert_eq!(tier(ruled), Some((Tier::Hold, Some(Reduced::Spent { of: 5 }))));
+    authority.fleet(word(1, hour(1)));
+    let ruled = authority.rule(&key("b.example"), &upload(3e9, hour(1)), 1);
+    assert_eq!(tier(ruled), Some((Tier::CutDestination, None)));
+}
+
+#[test]
+fn a_host_that_hears_nothing_of_its_fleet_cuts_no_oftener_than_its_share_over_a_restart_too() {
+    let mut authority = authority(40);
+    let share = 1.0 / (0.12 + authority.certificate().unwrap().promise(Tier::IsolateHost));
+    authority.fleet(FleetWord { of: 5, left: 0, at: START });
+    let mut cuts = Vec::new();
+    for week in 0..30 {
+        // The word that there was none left is over: the host goes by its own share.
+        let at = hour(1 + week * 168);
+        let ruled = authority.rule(&key(&format!("n{week}.example")), &upload(3e9, at), 1);
+        cuts.extend(ruled.filter(|ruled| ruled.tier > Tier::Hold).map(|_| week));
+        let kept = authority.state().clone();
+        authority.restore(kept);
+        // Cuts that come too often end the authority as well, which is not looked at here.
+        authority.state.drift = DriftGuard::new(0.12);
+    }
+    assert_eq!(cuts.len(), (30.0 / share).ceil() as usize, "{cuts:?}");
+    assert!(cuts.windows(2).all(|pair| (pair[1] - pair[0]) as f64 >= share), "{cuts:?}");
+}
+
+#[test]
+fn what_policy_only_records_is_told_costs_no_token_and_is_ruled_anew_once_it_acts() {
+    let mut authority = authority(40);
+    let (name, score) = (key("a.example"), upload(3e9, START));
+    let told = authority.tell(&name, &score, 1);
+    assert_eq!(tier(told), Some((Tier::CutDestination, None)));
+    assert_eq!(authority.tell(&name, &score, 1), None, "it was told");
+    assert_eq!(authority.state().governor().left(START), 1);
+    assert_eq!(tier(authority.rule(&name, &score, 1)), Some((Tier::CutDestination, None)));
+    assert_eq!(authority.state().governor().left(START), 0);
+    assert_eq!(authority.tell(&name, &score, 1), None);
+    assert_eq!(authority.rule(&name, &score, 1), None);
+}

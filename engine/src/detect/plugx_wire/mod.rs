@@ -108,7 +108,7 @@ mod tests {
             let entry = shipped().into_iter().find(|entry| entry.id == registration.id).unwrap();
             let grade = match registration.weight {
                 Weight::Decides => Grade::Malicious,
-                Weight::Scores => Grade::Suspect,
+                Weight::UpTo(_) | Weight::Scores => Grade::Suspect,
             };
             assert_eq!(entry.grade, grade, "{}", registration.id);
             assert!(!entry.source.is_empty());

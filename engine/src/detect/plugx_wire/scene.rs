@@ -31,7 +31,7 @@ impl Scene {
             id: id.to_owned(),
             grade: match registration.weight {
                 Weight::Decides => Grade::Malicious,
-                Weight::Scores => Grade::Suspect,
+                Weight::UpTo(_) | Weight::Scores => Grade::Suspect,
             },
             source: "a test".to_owned(),
             settings: Default::default(),

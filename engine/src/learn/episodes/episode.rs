@@ -155,6 +155,7 @@ impl Episode {
             net: self.bytes.highest(),
             rhythm: self.rhythm.peak(),
             proven_at: (self.proven_in != UNPROVEN).then(|| hour(self.proven_in)),
+            gaps: if self.proven_in == UNPROVEN { Vec::new() } else { self.rhythm.gaps() },
             oddities: self.oddities.list().collect(),
             users: 0,
             scores: channels.into_iter().filter_map(|channel| self.score(channel, tails)).collect(),

@@ -1,12 +1,13 @@
 //! The hosts whose traffic is watched: the own, and those behind a gateway.
 
+use crate::flow::table::IndexTable;
 use crate::learn::fanout::FanOut;
 use crate::learn::host_budget::{DayCounts, HostDay};
 use crate::learn::keep::{Keep, keep_fields};
 use crate::learn::staging::Staging;
+use ahash::RandomState;
 use sekisho_schema::Timestamp;
 use sekisho_schema::episode::Workload;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// The place of hosts beyond those that are told apart.
@@ -32,28 +33,38 @@ impl Host {
 #[derive(Debug)]
 pub(super) struct Hosts {
     all: Vec<Host>,
-    places: BTreeMap<IpAddr, u16>,
+    places: IndexTable,
+    hasher: RandomState,
     most: usize,
     others: DayCounts,
 }
 
 impl Hosts {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, seed: u64) -> Self {
         let most = most.clamp(1, usize::from(OTHERS));
         let all = vec![Host::default()];
-        Self { all, places: BTreeMap::new(), most, others: DayCounts::default() }
+        let hasher = RandomState::with_seeds(seed, seed.rotate_left(41), seed ^ 0x0575, !seed);
+        Self { all, places: IndexTable::default(), hasher, most, others: DayCounts::default() }
+    }
+
+    fn hash(&self, address: IpAddr) -> u32 {
+        (self.hasher.hash_one(address) >> 32) as u32
     }
 
     /// The place of a host, made if it is new; those beyond the bound share one.
     pub(super) fn id(&mut self, address: Option<IpAddr>) -> u16 {
         let Some(address) = address else { return 0 };
-        if let Some(place) = self.places.get(&address) {
-            return *place;
+        let hash = self.hash(address);
+        let is_it = |place: u32| {
+            self.all.get(place as usize).is_some_and(|host| host.address == Some(address))
+        };
+        if let Some(place) = self.places.find(hash, is_it) {
+            return place as u16;
         }
         match u16::try_from(self.all.len()) {
             Ok(place) if self.all.len() < self.most => {
                 self.all.push(Host { address: Some(address), ..Host::default() });
-                self.places.insert(address, place);
+                self.places.insert(hash, u32::from(place));
                 place
             }
             _ => OTHERS,
@@ -97,16 +108,17 @@ impl Hosts {
         self.others.keep(out);
     }
 
-    pub(super) fn take(from: &mut &[u8], most: usize) -> Option<Self> {
-        let mut hosts = Self::new(most);
+    pub(super) fn take(from: &mut &[u8], most: usize, seed: u64) -> Option<Self> {
+        let mut hosts = Self::new(most, seed);
         hosts.all = Vec::take(from)?;
         hosts.others = DayCounts::take(from)?;
         if hosts.all.is_empty() || hosts.all.len() > hosts.most {
             return None;
         }
-        for (host, place) in hosts.all.iter().zip(0_u16..) {
+        for (host, place) in hosts.all.iter().zip(0_u32..) {
             if let Some(address) = host.address {
-                hosts.places.insert(address, place);
+                let hash = (hosts.hasher.hash_one(address) >> 32) as u32;
+                hosts.places.insert(hash, place);
             }
         }
         Some(hosts)

@@ -30,8 +30,9 @@ pub(super) fn place_of<'a>(
     }
     let ends = (flow.key.local.ip(), flow.key.remote.ip());
     let hash = bound.hasher().hash_one(ends);
+    // Only registered names are bound.
     if let Some(name) = bound.find(hash, |known| *known == ends) {
-        return Place::Domain(suffix::registered_name(name));
+        return Place::Domain(name);
     }
     match asn.and_then(|asn| asn.asn(ends.1)) {
         Some(number) => Place::Asn(number),

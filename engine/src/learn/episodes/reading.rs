@@ -89,7 +89,9 @@ impl Episodes {
         let is_tls = matches!(bytes, [0x16, 3, ..]);
         if is_tls {
             self.tls = Some(*key);
-        } else if key.remote.port() == HTTPS {
+            return;
+        }
+        if key.remote.port() == HTTPS {
             self.find_odd(key, Oddity::NotTls443);
         }
         if is_fully_encrypted(bytes.get(..JUDGED).unwrap_or(bytes)) {
@@ -101,6 +103,7 @@ impl Episodes {
     fn find_odd(&mut self, flow: &FlowKey, oddity: Oddity) {
         if self.odd.len() >= ODD && !self.odd.contains_key(flow) {
             self.odd.pop_first();
+            self.odd_evicted = self.odd_evicted.saturating_add(1);
         }
         let known = self.odd.entry(*flow).or_default();
         *known = known.with(oddity.into());
@@ -165,10 +168,11 @@ impl Episodes {
         let peer = (host, o.flow.key.remote.ip());
         let hash = self.echoes.hasher().hash_one(peer);
         let make = || (peer, EchoHour::default());
-        let entered = self.echoes.enter(hash, |known| *known == peer, make, |_| true);
+        let most = self.settings.icmp_bytes;
+        let may_go = |echoes: &EchoHour| echoes.within(o.at) < most.div_ceil(2);
+        let entered = self.echoes.enter(hash, |known| *known == peer, make, may_go);
         let Some(Entered { value: echoes, .. }) = entered else { return };
         let bytes = echoes.echo(o.at, payload);
-        let most = self.settings.icmp_bytes;
         if bytes >= most.saturating_mul(1 << (2 * u32::from(echoes.told)).min(40)) {
             echoes.told = echoes.told.saturating_add(1);
             let largest = echoes.largest();

@@ -72,6 +72,7 @@ impl Episodes {
         self.workloads.keep(&mut out);
         let odd: Vec<(FlowKey, Oddities)> = self.odd.iter().map(|(k, v)| (*k, *v)).collect();
         odd.keep(&mut out);
+        self.odd_evicted.keep(&mut out);
         self.tls.keep(&mut out);
         self.waiting.keep(&mut out);
         self.gone.keep(&mut out);
@@ -103,7 +104,8 @@ impl Episodes {
         let Kept { table, envelopes, names, echoes, adopters, bound, hosts, rest } = restored;
         (self.table, self.envelopes, self.names, self.echoes) = (table, envelopes, names, echoes);
         (self.adopters, self.bound, self.hosts) = (adopters, bound, hosts);
-        let Rest { workloads, odd, tls, waiting, gone, lost } = rest;
+        let Rest { workloads, odd, odd_evicted, tls, waiting, gone, lost } = rest;
+        self.odd_evicted = odd_evicted;
         self.workloads = workloads;
         self.odd = odd.into_iter().collect();
         (self.tls, self.waiting, self.gone, self.lost) = (tls, waiting, gone, lost);
@@ -122,10 +124,11 @@ impl Episodes {
             adopters: SpaceSaving::new(adopters.capacity(), seed, Key::hash).take(from)?,
             bound: SpaceSaving::new(bound.capacity(), seed, |state, key| state.hash_one(key))
                 .take(from)?,
-            hosts: Hosts::take(from, self.hosts.most())?,
+            hosts: Hosts::take(from, self.hosts.most(), seed)?,
             rest: Rest {
                 workloads: Vec::take(from)?,
                 odd: Vec::take(from)?,
+                odd_evicted: u64::take(from)?,
                 tls: Keep::take(from)?,
                 waiting: Keep::take(from)?,
                 gone: <(u64, bool)>::take(from)?,
@@ -150,6 +153,7 @@ struct Kept {
 struct Rest {
     workloads: Vec<Workload>,
     odd: Vec<(FlowKey, Oddities)>,
+    odd_evicted: u64,
     tls: Option<FlowKey>,
     waiting: Option<(FlowKey, Timestamp)>,
     gone: (u64, bool),

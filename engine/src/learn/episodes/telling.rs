@@ -219,6 +219,7 @@ pub(super) fn of_channel(key: EpisodeKey, score: EpisodeScore, at: Timestamp) ->
         net: 0,
         rhythm: 0.0,
         proven_at: None,
+        gaps: Vec::new(),
         oddities: Vec::new(),
         users: 0,
         scores: vec![score],

@@ -1,5 +1,5 @@
 use super::*;
-use crate::flow::{ObservationKind, Route, Toward};
+use crate::flow::{FlowFacts, ObservationKind, Route, Toward};
 use sekisho_schema::Span;
 use sekisho_schema::Transport;
 use sekisho_schema::episode::Tier;
@@ -405,4 +405,64 @@ fn weeks_of_hosts_names_and_envelopes_are_handed_on_too() {
     assert!(
         live.up >= live.net && live.score(Channel::Allowance).unwrap().score == live.net as f64
     );
+}
+
+#[test]
+fn where_people_signed_a_baseline_only_what_they_signed_is_known() {
+    use sekisho_schema::baseline::Entry;
+    let mut episodes = episodes(64);
+    let entry = Entry {
+        workload: Workload::Host,
+        destination: "backup.example".parse().unwrap(),
+        service: "tcp/443".parse().unwrap(),
+        first_seen: START,
+        last_seen: START,
+        hosts: 1,
+        upload: 7,
+        signed_by: None,
+        signed_at: None,
+        reason: None,
+    };
+    let learned = Regard { is_known: true, ..NEW };
+    let contact = |episodes: &mut Episodes, at: f64, name: &'static str, regard: &Regard<'_>| {
+        let o = seen(after(at), facts(remote(9), 443, Some(name), (9, 9)), ObservationKind::Burst);
+        episodes.burst(&o, regard);
+    };
+    contact(&mut episodes, 0.0, "learned.example", &learned);
+    assert!(episodes.is_empty(), "what was learned is known until somebody signs");
+    episodes.approve(Some(std::slice::from_ref(&entry)));
+    contact(&mut episodes, 1.0, "www.backup.example", &NEW);
+    assert!(episodes.is_empty());
+    contact(&mut episodes, 2.0, "learned.example", &learned);
+    assert_eq!(episodes.len(), 1, "nobody signed it");
+    contact(&mut episodes, 3.0, "backup.example", &Regard { is_learning: true, ..NEW });
+    assert_eq!(episodes.len(), 2, "while learning everything is watched");
+    episodes.approve(None);
+    contact(&mut episodes, 4.0, "other.example", &learned);
+    assert_eq!(episodes.len(), 2);
+}
+
+#[test]
+fn echoes_that_are_half_way_to_being_told_outlive_a_flood_of_pings() {
+    let mut episodes = Episodes::new(&Limits { echo_peers: 8, ..Limits::default() }, 3);
+    let mut ping = |number: u32, to: u32| {
+        let payload: [u8; 1000] = std::array::from_fn(|at| (number as usize * 7 + at) as u8);
+        let kind = ObservationKind::Echo {
+            toward: Toward::Remote,
+            request: true,
+            id: 1,
+            seq: 1,
+            payload: &payload,
+        };
+        let o = seen(after(f64::from(number) * 0.01), facts(remote(to), 0, None, (1, 0)), kind);
+        episodes.note(&o, || None);
+        told(&mut episodes).len()
+    };
+    (0..6).for_each(|number| {
+        ping(number, 7);
+    });
+    let flood: usize = (6..5000).map(|number| ping(number, number)).sum();
+    assert_eq!(flood, 0);
+    assert_eq!((5000..5004).map(|number| ping(number, 7)).sum::<usize>(), 1, "told at the tenth");
+    assert!(episodes.evicted() > 4900);
 }

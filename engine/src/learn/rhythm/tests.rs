@@ -124,6 +124,19 @@ fn proof_takes_no_more_contacts_than_promised() {
 }
 
 #[test]
+fn a_burst_of_an_operator_does_not_hide_the_beacon_behind_it() {
+    let mut draw = Draw(SEED);
+    let mut rhythm = Rhythm::default();
+    // Enough quick contacts that the ring holds nothing else.
+    for _ in 0..40 {
+        rhythm.gap(span(1.0 + 2.0 * draw.unit()));
+    }
+    let before = rhythm.log10_e();
+    let proven = (1..100).find(|_| rhythm.gap(span(60.0 * (0.8 + 0.2 * draw.unit()))) >= 6.0);
+    assert!(before < 3.0 && proven.is_some_and(|contacts| contacts <= 30), "{before} {proven:?}");
+}
+
+#[test]
 fn the_counted_hits_are_those_of_the_last_bets() {
     let mut rhythm = Rhythm::default();
     assert_eq!(rhythm.counted(), (0, 0));
@@ -180,4 +193,21 @@ fn a_restored_rhythm_goes_on_to_the_same_bits() {
 #[test]
 fn the_state_of_a_rhythm_is_small() {
     assert!(size_of::<Rhythm>() <= 112, "{}", size_of::<Rhythm>());
+}
+
+#[test]
+fn the_last_sixteen_gaps_are_told_in_their_order() {
+    for count in [0_u8, 5, 16, 40] {
+        let mut rhythm = Rhythm::default();
+        for n in 0..count {
+            rhythm.gap(span(60.0 + f64::from(n)));
+        }
+        let first = count.saturating_sub(16);
+        let expected: Vec<f32> = (first..count).map(|n| 60.0 + f32::from(n)).collect();
+        let gaps = rhythm.gaps();
+        assert_eq!(gaps.len(), expected.len());
+        for (gap, expected) in gaps.iter().zip(&expected) {
+            assert!((gap / expected - 1.0).abs() < 0.001, "{gap} {expected}");
+        }
+    }
 }

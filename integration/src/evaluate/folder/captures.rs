@@ -20,7 +20,8 @@ struct Open {
     /// Bytes that were given to a burst.
     out: u64,
     back: u64,
-    has_burst: bool,
+    /// Where its last burst stands in the series of its key.
+    burst: Option<usize>,
 }
 
 /// The reading of one capture.
@@ -88,16 +89,21 @@ impl Reading {
             ObservationKind::Burst => {
                 let fresh = Open { first: at, ..Open::default() };
                 let open = self.open.entry(id).or_insert(fresh);
-                // Bytes since the last burst belong to that one.
                 let (up, down) = (o.flow.bytes_out - open.out, o.flow.bytes_in - open.back);
-                let had_burst = std::mem::replace(&mut open.has_burst, true);
                 (open.out, open.back) = (o.flow.bytes_out, o.flow.bytes_in);
                 let series = self.taken.series.entry(key).or_default();
-                if had_burst && let Some(before) = series.bursts.last_mut() {
-                    before.up += up as f64;
-                    before.down += down as f64;
-                }
-                series.bursts.push(Burst { at, up: 0.0, down: 0.0 });
+                let before = open.burst.replace(series.bursts.len());
+                // The packet that begins a burst is in the flow's count already, and how long it is is not told:
+                // it goes to the burst before but for a byte, as without payload there would be no contact.
+                let burst = match before.and_then(|at| series.bursts.get_mut(at)) {
+                    Some(before) => {
+                        before.up += up.saturating_sub(1) as f64;
+                        before.down += down as f64;
+                        Burst { at, up: 1.0, down: 0.0 }
+                    }
+                    None => Burst { at, up: up as f64, down: down as f64 },
+                };
+                series.bursts.push(burst);
             }
             ObservationKind::Ended => self.end(&o.flow),
             ObservationKind::Head { toward: Toward::Remote, bytes }
@@ -143,9 +149,7 @@ impl Reading {
     fn end(&mut self, flow: &FlowFacts<'_>) {
         let Some(open) = self.open.remove(&(flow.key, flow.first_at.nanos())) else { return };
         let series = self.taken.series.entry(key_of(&flow.key)).or_default();
-        if open.has_burst
-            && let Some(burst) = series.bursts.last_mut()
-        {
+        if let Some(burst) = open.burst.and_then(|at| series.bursts.get_mut(at)) {
             burst.up += (flow.bytes_out - open.out) as f64;
             burst.down += (flow.bytes_in - open.back) as f64;
         }
@@ -155,5 +159,65 @@ impl Reading {
             down: flow.bytes_in as f64,
             seconds: flow.last_at.since(flow.first_at).as_secs_f64(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::series::Series;
+    use super::*;
+
+    const INSIDE: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
+    const FAR: ([u8; 4], u16) = ([203, 0, 113, 9], 5000);
+
+    /// A record of a capture: a datagram with so many bytes of payload.
+    fn record(second: u32, from: ([u8; 4], u16), to: ([u8; 4], u16), payload: u16) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
+        frame.extend((28 + payload).to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+        frame.extend([from.0, to.0].concat());
+        for word in [from.1, to.1, 8 + payload, 0] {
+            frame.extend(word.to_be_bytes());
+        }
+        frame.resize(frame.len() + usize::from(payload), 7);
+        let length = frame.len() as u32;
+        let head = [second, 0, length, length].map(u32::to_le_bytes).concat();
+        [head, frame].concat()
+    }
+
+    fn series_of(records: &[Vec<u8>]) -> Series {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made.pcap");
+        let head: [u32; 6] = [0xA1B2_C3D4, 0x0004_0002, 0, 0, 65_535, 1];
+        let mut bytes = head.map(u32::to_le_bytes).concat();
+        bytes.extend(records.concat());
+        std::fs::write(&path, bytes).unwrap();
+        let mut taken = read(&path).unwrap();
+        assert_eq!(taken.series.len(), 1);
+        taken.series.pop_first().unwrap().1
+    }
+
+    #[test]
+    fn a_request_in_a_flow_of_its_own_is_a_contact_with_its_bytes() {
+        let request = |n: u32| record(1000 + 5 * n, (INSIDE.0, INSIDE.1 + n as u16), FAR, 10);
+        let series = series_of(&(0..9).map(request).collect::<Vec<_>>());
+        let bursts: Vec<(f64, f64)> = series.bursts.iter().map(|b| (b.at, b.up)).collect();
+        let expected: Vec<(f64, f64)> = (0..9).map(|n| (f64::from(1000 + 5 * n), 10.0)).collect();
+        assert_eq!(bursts, expected);
+    }
+
+    #[test]
+    fn requests_in_one_flow_are_contacts_and_no_byte_is_lost() {
+        let records: Vec<Vec<u8>> = (0..9)
+            .flat_map(|n| {
+                let at = 1000 + 5 * n;
+                [record(at, INSIDE, FAR, 10), record(at, FAR, INSIDE, 30)]
+            })
+            .collect();
+        let series = series_of(&records);
+        assert_eq!(series.bursts.len(), 9);
+        assert!(series.bursts.iter().all(|burst| burst.up > 0.0), "{:?}", series.bursts);
+        let sums = series.bursts.iter().fold((0.0, 0.0), |sum, b| (sum.0 + b.up, sum.1 + b.down));
+        assert_eq!(sums, (90.0, 270.0));
     }
 }

@@ -1,0 +1,22 @@
+//! What full tables had to let go.
+
+use super::Episodes;
+use crate::learn::space_saving::SpaceSaving;
+
+const fn gone<K, V>(table: &SpaceSaving<K, V>) -> u64 {
+    table.evicted().saturating_add(table.refused())
+}
+
+impl Episodes {
+    /// Keys that had to leave full tables, or found no place in them.
+    #[must_use]
+    pub const fn evicted(&self) -> u64 {
+        gone(&self.table)
+            .saturating_add(gone(&self.envelopes))
+            .saturating_add(gone(&self.names))
+            .saturating_add(gone(&self.echoes))
+            .saturating_add(gone(&self.adopters))
+            .saturating_add(gone(&self.bound))
+            .saturating_add(self.odd_evicted)
+    }
+}
