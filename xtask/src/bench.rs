@@ -195,6 +195,7 @@ pub(crate) fn indicators(folder: &str, arguments: &[&str]) -> Result<(), Failure
         ("MB resident", resident, RESIDENT_MB),
         ("times the cost of a packet", ratio, bound),
     ];
+    let _gone = std::fs::remove_file(&mix);
     let passed: Vec<String> = measured
         .iter()
         .filter(|(_, value, most)| value > most)

@@ -7,7 +7,12 @@ use std::path::PathBuf;
 /// Version of cargo-deny that the checks were written for.
 const DENY: &str = "0.20.2";
 
+/// Free space that the checks take at their most, builds and captures together, in gigabytes.
+const DISK_GB: f64 = 8.0;
+
 pub(crate) fn run() -> Result<(), Failure> {
+    let free = host::free_gb();
+    eprintln!("{free:.1} GB are free; the checks take up to {DISK_GB:.0} GB in target/");
     host::install_packages()?;
     host::run(&mut host::cargo(&["fmt", "--all", "--check"]))?;
     tidy::run()?;
@@ -34,6 +39,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     )?;
     deny()?;
     demo::test(&[])?;
+    make_room()?;
     demo::demo(&["--once", "--json"])?;
     bench_contain::battery(&[])?;
     bench_contain::contain(&["--short"])?;
@@ -51,6 +57,20 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
     // Without E2: one of its laws misses its target (docs/performance.md), which is not news each time.
     evaluate::run(&["--short", "E1", "E5", "E7", "E8", "E10", "E11", "E12", "E13", "E14"])
+}
+
+/// Takes away what only the tests needed, as what follows runs release builds; says what is free.
+fn make_room() -> Result<(), Failure> {
+    host::run(&mut host::cargo(&[
+        "clean",
+        "--profile=dev",
+        "-psekisho-agent",
+        "-psekisho-collector",
+        "-psekisho-engine",
+        "-psekisho-integration",
+    ]))?;
+    eprintln!("{:.1} GB are free", host::free_gb());
+    Ok(())
 }
 
 /// The folder with captures and workload generators, beside the checkout on the machines that have it.

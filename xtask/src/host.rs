@@ -30,6 +30,14 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from)
 }
 
+/// Space that is free where cargo builds, in gigabytes; NaN where `df` does not say.
+pub(crate) fn free_gb() -> f64 {
+    let said = Command::new("df").args(["-B1", "--output=avail"]).arg(top()).output();
+    said.ok()
+        .and_then(|said| String::from_utf8(said.stdout).ok()?.lines().nth(1)?.trim().parse().ok())
+        .map_or(f64::NAN, |bytes: f64| bytes / 1e9)
+}
+
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status")

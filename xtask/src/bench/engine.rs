@@ -138,7 +138,7 @@ pub(crate) fn engine(folder: &str, arguments: &[&str]) -> Result<(), Failure> {
             fewest = price.cost;
         }
         last = price.cost;
-        if made && !bench.short {
+        if made {
             let _gone = std::fs::remove_file(&file);
         }
     }
