@@ -42,8 +42,6 @@ struct nsproxy {
 
 struct task_struct {
 	struct nsproxy *nsproxy;
-	struct task_struct *group_leader;
-	u64 start_boottime;
 } FROM_BTF;
 
 #endif
