@@ -3,6 +3,7 @@
 //! Folders are rooms with one job each; `daemon` wires them and names every thread and channel.
 
 pub mod baseline;
+pub mod bpf;
 pub mod capture;
 pub mod chain;
 pub mod cli;

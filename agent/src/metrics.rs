@@ -60,6 +60,8 @@ pub struct Values {
     pub reloads: BTreeMap<String, u64>,
     /// Whether our tables are in the kernel.
     pub table_owned: bool,
+    /// Whether new raw sockets are refused: that it can be done, that it is done, how often; `None` before the guardian told.
+    pub raw_sockets: Option<(bool, bool, u64)>,
     /// Whether the exemptions proved open; `None` before anything was proven.
     pub exemptions_ok: Option<bool>,
     /// Records not acknowledged by the collector.
@@ -384,6 +386,22 @@ impl Values {
             "Whether our tables are in the kernel.",
             u8::from(self.table_owned),
         );
+        if let Some((can, stands, refused)) = self.raw_sockets {
+            let name = "sekisho_raw_socket_refusal";
+            page.family(
+                name,
+                "gauge",
+                "Whether new packet and AF_XDP sockets of what is contained can be, and are, refused.",
+            );
+            page.sample(name, &[("state", "able")], u8::from(can));
+            page.sample(name, &[("state", "stands")], u8::from(stands));
+            page.single(
+                "sekisho_raw_sockets_refused_total",
+                "counter",
+                "Packet and AF_XDP sockets that the kernel refused, since the guardian began.",
+                refused,
+            );
+        }
         page.family("sekisho_coverage_gaps", "gauge", "Ways past a cut on this host, by kind.");
         for (name, count) in &self.gaps {
             page.sample("sekisho_coverage_gaps", &[("name", name)], count);

@@ -14,9 +14,10 @@
 
 mod lab;
 
-use lab::{Lab, PEER4, contain, set_of};
+use lab::workload::Group;
+use lab::{Lab, PEER4, Workload, contain, set_of};
 use sekisho_agent::enforce::{Ownership, Plan};
-use sekisho_agent::guardian::{Event, Guardian, Hand, listen};
+use sekisho_agent::guardian::{Denying, Event, Guardian, Hand, listen};
 use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Scope, Span, Timestamp};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -108,6 +109,18 @@ impl Guard {
         wait_for("ownership", || (self.ownership() == Ownership::Owned).then_some(()));
     }
 
+    fn denying(&self) -> Denying {
+        let mut asker = self.at("ask").asker().unwrap();
+        wait_for("a try to refuse raw sockets", || {
+            let denying = asker.state().unwrap().denying;
+            (denying != Denying::Unknown).then_some(denying)
+        })
+    }
+
+    fn gaps(&self) -> Vec<String> {
+        self.at("ask").asker().unwrap().look(Vec::new()).unwrap()
+    }
+
     fn held(&self) -> BTreeMap<String, (Scope, Span)> {
         let held = self.at("ask").asker().unwrap().held().unwrap();
         held.into_iter().map(|held| (held.id.0, (held.scope, held.until_in))).collect()
@@ -159,6 +172,57 @@ fn tables_that_are_owned_refuse_every_other_hand_and_leak_nothing() {
         let after = hand.apply(&set_of(2, &[])).unwrap();
         assert_eq!(after.changed, 1);
         assert!(lab.reaches("udp4"), "after the release");
+    });
+}
+
+/// The test that is a workload when it is started as one.
+const WORKLOAD: &str = "a_workload_does_what_it_is_told";
+
+#[test]
+fn a_workload_does_what_it_is_told() {
+    if lab::workload::obey() {
+        return;
+    }
+    Lab::run("gtold", |_| {
+        let mut workload = Workload::start(WORKLOAD);
+        assert!(workload.connects("203.0.113.2:8443") && workload.opens_raw());
+    });
+}
+
+/// Where the kernel takes no program at its security hooks, that is told at every place, and the cut is as it was.
+#[test]
+fn a_contained_workload_opens_no_raw_socket_or_it_is_told_that_it_may() {
+    Lab::run("gdeny", |lab| {
+        let guard = Guard::start(&[]);
+        let mut hand = guard.hand("a", &lab.plan());
+        let path = format!("/sekisho-gdeny-{}", std::process::id());
+        let group = Group::new(&path);
+        let (mut inside, mut outside) = (Workload::start(WORKLOAD), Workload::start(WORKLOAD));
+        group.take(&inside);
+        assert!(inside.connects("203.0.113.2:8443") && inside.opens_raw(), "before the cut");
+        let scope = format!("cgroup:{path}");
+        let cut = |generation, secs| set_of(generation, &[contain("c-000000000001", &scope, secs)]);
+        assert!(hand.apply(&cut(1, 600)).unwrap().refused.is_empty());
+        assert!(!inside.connects("203.0.113.2:8443"), "cut, whatever becomes of raw sockets");
+        assert!(outside.connects("203.0.113.2:8443") && outside.opens_raw());
+        let denying = guard.denying();
+        let is_named = guard.gaps().contains(&"new_raw_sockets".to_owned());
+        if let Denying::Absent { why } = denying {
+            assert!(is_named && !why.is_empty(), "{why}");
+            assert!(inside.opens_raw(), "as it is told");
+            println!("raw sockets are not refused here: {why}");
+        } else {
+            assert!(!is_named);
+            let refused = |denying: &Denying| matches!(denying, Denying::Stands { cgroups: 1, .. });
+            wait_for("the refusal", || refused(&guard.denying()).then_some(()));
+            assert!(!inside.opens_raw() && outside.opens_raw());
+            let _ = hand.apply(&set_of(2, &[])).unwrap();
+            wait_for("the release", || inside.opens_raw().then_some(()));
+            let _ = hand.apply(&cut(3, 2)).unwrap();
+            wait_for("the refusal", || (!inside.opens_raw()).then_some(()));
+            drop(guard);
+            wait_for("the end of the lease", || inside.opens_raw().then_some(()));
+        }
     });
 }
 

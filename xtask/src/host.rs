@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 pub(crate) type Failure = String;
 
 /// Debian packages that build and laboratories need, with a file each that shows the package is there.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
+    ("clang", "/usr/bin/clang"),
     ("gcc", "/usr/bin/gcc"),
     ("iproute2", "/usr/sbin/ip|/sbin/ip|/usr/bin/ip"),
     ("libc6-dev", "/usr/include/stdio.h"),

@@ -11,6 +11,7 @@ use crate::chain::Complaint;
 use crate::control::{Answer, ContainmentStatus, Request, Status};
 use crate::enforce::Ownership;
 use crate::enforce::{explain, is_always};
+use crate::guardian::Denying;
 use std::io::Write;
 
 pub(super) fn run(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
@@ -193,7 +194,40 @@ fn guardian(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
             format!("THE TABLES ARE OPEN TO OTHERS ({why}): what they change is put back")
         }
     };
-    writeln!(out, "guardian   pid {}, {owned}{drift}; scheduling: {}", state.pid, state.scheduling)
+    writeln!(
+        out,
+        "guardian   pid {}, {owned}{drift}; scheduling: {}",
+        state.pid, state.scheduling
+    )?;
+    writeln!(out, "raw socks  {}", raw_sockets(&state.denying))
+}
+
+/// Whether new packet and AF_XDP sockets are refused, in words.
+fn raw_sockets(denying: &Denying) -> String {
+    match denying {
+        Denying::Unknown => "not tried yet whether new ones can be refused".to_owned(),
+        Denying::Absent { why } => {
+            format!("NEW ONES ARE NOT REFUSED to what is contained: {why}")
+        }
+        Denying::Ready { refused } => format!(
+            "new packet and AF_XDP sockets will be refused to what is contained; {refused} refused so far"
+        ),
+        Denying::Stands { cgroups, host, outlives, refused } => {
+            let whom = match (host, cgroups) {
+                (true, 0) => "everybody on this host".to_owned(),
+                (true, cgroups) => format!("everybody on this host, and {cgroups} cgroups"),
+                (false, cgroups) => format!("{cgroups} cgroups"),
+            };
+            let dies = if *outlives {
+                ""
+            } else {
+                "; it ends with the guardian, as no bpf file system is mounted at /sys/fs/bpf"
+            };
+            format!(
+                "new packet and AF_XDP sockets are refused to {whom}: {refused} so far; those that are open stay{dies}"
+            )
+        }
+    }
 }
 
 fn mode(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {

@@ -65,6 +65,11 @@ pub fn prepare(config: &Config) -> Result<(), Complaint> {
             tracing::error!(error = %causes(&error), "no guardian");
         }
     }
+    // Before the captures are opened: while the host is contained, new packet sockets are refused to everybody else.
+    let spared = Guardian::at(config.guardian_socket(), "").asker().and_then(|mut to| to.spare());
+    if let Err(error) = spared {
+        tracing::debug!(error = %causes(&error), "the guardian spares nobody");
+    }
     guardian::shed_net_admin().map_err(cannot("begin", "is the agent started as root?"))
 }
 

@@ -132,7 +132,10 @@ pub(super) fn hear(guardian: Guardian, shared: Arc<Shared>) -> std::io::Result<(
             });
             if std::mem::replace(&mut is_present, false) {
                 let why = ended.err().map_or_else(String::new, |error| causes(&error));
-                shared.metrics.values().table_owned = false;
+                let mut values = shared.metrics.values();
+                values.table_owned = false;
+                values.raw_sockets = None;
+                drop(values);
                 shared.guardian_is(None);
                 shared.inbox.send(Message::Guardian(Presence::Gone(why)));
             }
@@ -146,7 +149,10 @@ fn told(event: Event, shared: &Shared) {
     let owned = |ownership: &Ownership| *ownership == Ownership::Owned;
     match event {
         Event::Present { state } => {
-            shared.metrics.values().table_owned = owned(&state.ownership);
+            let mut values = shared.metrics.values();
+            values.table_owned = owned(&state.ownership);
+            values.raw_sockets = state.denying.figures();
+            drop(values);
             shared.guardian_is(Some(state));
         }
         Event::Owned { ownership } => shared.metrics.values().table_owned = owned(&ownership),

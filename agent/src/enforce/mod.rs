@@ -29,7 +29,7 @@ mod transplant;
 pub use crate::netlink::NetlinkError;
 pub use allowance::Spent;
 pub use conntrack::{Tracked, TrackedError};
-pub use coverage::{Bell, Look, coverage, explain, is_always, kind, kinds};
+pub use coverage::{Bell, Look, NEW_RAW_SOCKETS, coverage, explain, is_always, kind, kinds};
 pub use desired::Measured;
 pub use drift::{Change, Changes};
 pub use elements::{Count, Counters};

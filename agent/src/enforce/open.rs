@@ -75,7 +75,7 @@ fn destination(open: &mut Vec<String>, measure: Measure, address: std::net::IpAd
 
 fn workload(open: &mut Vec<String>, plan: &Plan, target: Option<&Target>) {
     open.push(
-        "frames of packet sockets: they belong to no cgroup at the hooks of packets".to_owned(),
+        "frames of packet sockets that are open (and of new ones, where coverage names new_raw_sockets): they belong to no cgroup at the hooks of packets".to_owned(),
     );
     open.push("sockets that were made in another cgroup: handed over (socket activation), inherited, or accepted by a listener made elsewhere".to_owned());
     open.push("the loopback, but for ports 53 and 853 and declared proxies: any other service there that speaks for it".to_owned());

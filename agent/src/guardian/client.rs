@@ -318,6 +318,17 @@ impl Asker {
         }
     }
 
+    /// Has the packet sockets of this process spared while the host is contained: they are how an agent sees.
+    ///
+    /// # Errors
+    /// [`AskGuardianError`].
+    pub fn spare(&mut self) -> Result<(), AskGuardianError> {
+        match self.talk.ask(&Question::Spare)? {
+            Answer::Done => Ok(()),
+            _ => Err(AskGuardianError::Senseless),
+        }
+    }
+
     /// How the guardian fares.
     ///
     /// # Errors

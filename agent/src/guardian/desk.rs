@@ -1,6 +1,7 @@
 //! Takes callers: who they are is asked of the kernel, what they want of them.
 
 use super::check::{Check, describe};
+use super::deny::{self, Denying};
 use super::ending::end;
 use super::hand::{Caller, Hands};
 use super::kept::{self, Kept};
@@ -10,7 +11,7 @@ use super::wire::{
     Answer, Event, HOLD_KNOWN, HOLDING_KNOWN, JSON, Link, Question, Role, put_keys, read_keys,
 };
 use crate::chain::causes;
-use crate::enforce::{Drift, Enforcer, KnownHand, Look, NetlinkError, Plan};
+use crate::enforce::{Drift, Enforcer, KnownHand, Look, NEW_RAW_SOCKETS, NetlinkError, Plan};
 use rustix::net::sockopt::socket_peercred;
 use std::fs;
 use std::io;
@@ -86,7 +87,8 @@ pub fn run(options: &Options) -> Result<(), RunGuardianError> {
     waker.set_nonblocking(true).map_err(failed)?;
     let (wishes, wished) = channel();
     let (asks, asked) = channel();
-    let seat = Arc::new(Seat::new(wishes, waker, asks));
+    let (denials, denied) = channel();
+    let seat = Arc::new(Seat::new(wishes, waker, asks, denials));
     let agent = Arc::new(AtomicI32::new(0));
     let mut enforcer = Enforcer::open_holding(options.own)?;
     enforcer.stay_ready(READY);
@@ -102,6 +104,8 @@ pub fn run(options: &Options) -> Result<(), RunGuardianError> {
     };
     let keeping = (options.state.clone(), Arc::clone(&seat));
     spawn("keep", Box::new(move || kept::keep(keeping.0, &keeping.1, &asked)))?;
+    let denying = Arc::clone(&seat);
+    spawn("deny", Box::new(move || deny::run(denying, &denied)))?;
     let check = Check {
         seat: Arc::clone(&seat),
         agent: Arc::clone(&agent),
@@ -316,6 +320,10 @@ fn answer(mut link: Link, seat: &Seat, pid: i32, state: &Path) -> io::Result<()>
                 Err(error) => failed(&error),
             },
             Question::Look { uplinks } => Answer::Passing { gaps: passing(seat, pid, uplinks) },
+            Question::Spare => {
+                seat.spare(u32::try_from(pid).unwrap_or(0));
+                Answer::Done
+            }
             Question::State => Answer::State { state: seat.facts().state },
             Question::End { scopes } => Answer::Ended { ended: end(seat, &scopes, state) },
             other => match look(&mut eyes, seat) {
@@ -329,9 +337,15 @@ fn answer(mut link: Link, seat: &Seat, pid: i32, state: &Path) -> io::Result<()>
 
 /// What passes a cut here and now; the packet sockets of the caller are how it sees.
 fn passing(seat: &Seat, pid: i32, uplinks: Vec<String>) -> Vec<String> {
-    let plan = seat.facts().plan.unwrap_or_else(|| Plan { uplinks, ..Plan::default() });
+    let facts = seat.facts();
+    let plan = facts.plan.unwrap_or_else(|| Plan { uplinks, ..Plan::default() });
     let ours = [u32::try_from(pid).ok(), Some(std::process::id())];
-    Look::of(&plan, ours.into_iter().flatten().collect()).now(LOOKING)
+    let mut gaps = Look::of(&plan, ours.into_iter().flatten().collect()).now(LOOKING);
+    if matches!(facts.state.denying, Denying::Absent { .. }) {
+        gaps.push(NEW_RAW_SOCKETS.to_owned());
+        gaps.sort();
+    }
+    gaps
 }
 
 fn hand(known: &mut Option<KnownHand>) -> Result<&mut KnownHand, NetlinkError> {

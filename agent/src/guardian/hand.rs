@@ -16,9 +16,9 @@ use crate::clock;
 use crate::enforce::{ApplyError, Enforcer, NetlinkError, Plan, packet_log};
 use crate::target::needs_target;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sekisho_schema::{Containment, ContainmentSet, Scope, Span, Timestamp};
+use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Scope, Span, Timestamp};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -55,6 +55,8 @@ pub(super) struct Hands {
     aims: Aims,
     links: Links,
     set: ContainmentSet,
+    /// Of the set, what was not written.
+    refused: BTreeSet<ContainmentId>,
     boot: String,
     agent: Option<(Link, Counted)>,
     batches: Option<(Link, Counted)>,
@@ -117,6 +119,7 @@ impl Hands {
             aims: Aims::default(),
             links: Links::new(state),
             set: ContainmentSet::default(),
+            refused: BTreeSet::new(),
             boot: String::new(),
             agent: None,
             batches: None,
@@ -364,6 +367,7 @@ impl Hands {
         if let Some(plan) = self.plan.as_ref().filter(|_| linked) {
             refused.extend(self.links.follow(set, plan, clock::now()));
         }
+        self.refused = refused.iter().map(|refused| refused.id.clone()).collect();
         Ok(Outcome {
             generation: applied.generation,
             committed_at: applied.committed_at,
@@ -559,6 +563,7 @@ impl Hands {
             }
             facts.set.clone_from(&self.set);
             facts.targets.clone_from(&self.aims.targets);
+            facts.refused.clone_from(&self.refused);
             facts.state.pid = std::process::id();
             facts.state.generation = self.set.generation;
             facts.state.containments = self.set.containments.len() as u64;
@@ -566,6 +571,7 @@ impl Hands {
             facts.state.heeds_alerts = true;
             facts.state.scheduling.clone_from(&self.scheduling);
         });
+        self.seat.deny();
     }
 }
 

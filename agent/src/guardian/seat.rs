@@ -1,17 +1,20 @@
 //! What the guardian's threads share.
 
+use super::deny::Told;
 use super::wire::{Event, State};
 use crate::enforce::{Eye, Plan};
 use crate::target::Targets;
-use sekisho_schema::{ContainmentSet, Scope};
+use sekisho_schema::{ContainmentId, ContainmentSet, Scope};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::mpsc::{Sender, SyncSender, TrySendError};
+use std::sync::mpsc::{Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The hand looks up at least each half second, unless the kernel keeps it: a whole ruleset takes that long beside others.
 const BEAT_WITHIN: Duration = Duration::from_secs(3);
+/// How long an agent waits to be spared; it goes on without.
+const SPARED_WITHIN: Duration = Duration::from_secs(2);
 /// Events that wait for one listener, at most.
 pub(super) const MOST_EVENTS: usize = 64;
 
@@ -23,6 +26,8 @@ pub(super) struct Facts {
     pub(super) plan: Option<Plan>,
     pub(super) set: ContainmentSet,
     pub(super) targets: Targets,
+    /// Of the set, what was not written: it hits what no containment may.
+    pub(super) refused: BTreeSet<ContainmentId>,
     /// Process of the agent; 0 for none.
     pub(super) agent: u32,
     /// With this a second pair of eyes sees whether the ruleset is as it was loaded.
@@ -53,6 +58,7 @@ pub(super) struct Seat {
     begun: Mutex<Vec<Scope>>,
     waker: std::os::unix::net::UnixStream,
     keep: Mutex<Sender<()>>,
+    deny: Mutex<Sender<Told>>,
     /// When the hand was last seen at work.
     beat: Mutex<Option<Instant>>,
 }
@@ -66,6 +72,7 @@ impl Seat {
         wishes: Sender<Wish>,
         waker: std::os::unix::net::UnixStream,
         keep: Sender<()>,
+        deny: Sender<Told>,
     ) -> Self {
         Self {
             facts: Mutex::default(),
@@ -75,6 +82,7 @@ impl Seat {
             begun: Mutex::default(),
             waker,
             keep: Mutex::new(keep),
+            deny: Mutex::new(deny),
             beat: Mutex::default(),
         }
     }
@@ -105,6 +113,19 @@ impl Seat {
     /// Asks for what is held to be written down.
     pub(super) fn keep(&self) {
         let _ = whole(&self.keep).send(());
+    }
+
+    /// Says that what raw sockets are refused for may have changed.
+    pub(super) fn deny(&self) {
+        let _ = whole(&self.deny).send(Told::Changed);
+    }
+
+    /// Has an agent's own packet sockets spared before it opens them.
+    pub(super) fn spare(&self, pid: u32) {
+        let (done, is_done) = sync_channel(1);
+        if whole(&self.deny).send(Told::Spare(pid, done)).is_ok() {
+            let _ = is_done.recv_timeout(SPARED_WITHIN);
+        }
     }
 
     pub(super) fn wish(&self, wish: Wish) {

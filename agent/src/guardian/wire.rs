@@ -3,6 +3,7 @@
 //! Desired state and batches of destinations are written compactly, because a cut waits for them; everything
 //! else is JSON.
 
+use super::deny::Denying;
 use crate::enforce::{Counters, Held, Key, Ownership, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -75,6 +76,8 @@ pub(super) enum Question {
     End { scopes: Vec<Scope> },
     /// What passes a cut here and now; these are the devices that lead out, where no plan names them.
     Look { uplinks: Vec<String> },
+    /// The caller is about to open packet sockets: they are how an agent sees.
+    Spare,
     /// How the guardian fares.
     State,
     /// Known destinations that are held.
@@ -183,6 +186,9 @@ pub struct State {
     /// Whether it knows alerts.
     #[serde(default)]
     pub heeds_alerts: bool,
+    /// Whether raw sockets are refused to what is contained.
+    #[serde(default)]
+    pub denying: Denying,
 }
 
 /// What happens on the guardian's side.

@@ -129,6 +129,11 @@ impl Workload {
         self.ask(&format!("send {to} {nonce}"));
     }
 
+    /// Whether it may open a packet socket.
+    pub(crate) fn opens_raw(&mut self) -> bool {
+        self.ask("raw") == "yes"
+    }
+
     /// Listens, and accepts what comes.
     pub(crate) fn listens(&mut self, at: &str) {
         assert_eq!(self.ask(&format!("listen {at}")), "yes");
@@ -167,6 +172,10 @@ pub(crate) fn obey() -> bool {
                 let any = if address().is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any).unwrap();
                 socket.send_to(&frames::tag(words[2].parse().unwrap()), address()).is_ok()
+            }
+            "raw" => {
+                use rustix::net::{AddressFamily, SocketType, socket};
+                socket(AddressFamily::PACKET, SocketType::DGRAM, None).is_ok()
             }
             "listen" => {
                 let listener = TcpListener::bind(address()).unwrap();

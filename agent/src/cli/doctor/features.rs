@@ -1,6 +1,7 @@
 //! What this kernel has (containment.md, section 12): tried where it can be, read where trying would change the host.
 
 use super::{Tries, Try, untried};
+use crate::bpf::{Denial, DenyError, Wanted, boot_nanos};
 use crate::chain::causes;
 use crate::enforce::{Enforcer, Ownership, Plan};
 use crate::target::AskKernelError;
@@ -32,7 +33,7 @@ const FUNCTIONS: [(&str, &str, &str); 3] = [
 /// What can be tried in a namespace of its own.
 pub(super) fn of_scratch(plan: &Plan) -> Tries {
     let _ = Enforcer::remove();
-    let tries: [(&str, Try); 5] = [
+    let tries: [(&str, Try); 6] = [
         (
             "bind_by_name",
             loads(
@@ -47,6 +48,7 @@ pub(super) fn of_scratch(plan: &Plan) -> Tries {
                 "frames of raw senders meet our rules",
             ),
         ),
+        ("refuse_raw_sockets", refusal()),
         (
             "sock_diag_cgroup",
             match tells_cgroups() {
@@ -137,6 +139,39 @@ fn loads(rules: &str, means: &str) -> Try {
             yes(means)
         }
         Err(error) => no(&error.to_string()),
+    }
+}
+
+/// Whether new packet sockets can be refused: done to this scratch namespace alone, and undone.
+fn refusal() -> Try {
+    let opens = || {
+        rustix::net::socket(
+            rustix::net::AddressFamily::PACKET,
+            rustix::net::SocketType::DGRAM,
+            None,
+        )
+    };
+    let tried = || -> Result<[bool; 3], DenyError> {
+        // Nothing is kept: no such place.
+        let mut denial = Denial::open(Path::new("/nonexistent"))?;
+        let before = opens().is_ok();
+        let end = boot_nanos().saturating_add(5_000_000_000);
+        denial.follow(&Wanted { namespace: Some(end), ..Wanted::default() })?;
+        let during = opens().err() == Some(rustix::io::Errno::PERM);
+        denial.follow(&Wanted::default())?;
+        Ok([before, during, opens().is_ok()])
+    };
+    match tried() {
+        Ok([true, true, true]) => {
+            yes("new packet and AF_XDP sockets of what is contained are refused")
+        }
+        Ok(all) => no(&format!(
+            "a packet socket opened before, was refused during and opened after the try: {all:?}"
+        )),
+        Err(error) => no(&format!(
+            "{}; new AF_XDP and packet sockets of what is contained are only named, not refused",
+            causes(&error)
+        )),
     }
 }
 

@@ -162,6 +162,6 @@ fn tell(
     }
     writeln!(
         console.out,
-        "not needed: BTF, eBPF, kernel modules beyond nf_tables, inet_diag and packet sockets"
+        "no cut needs eBPF, BTF or kernel modules beyond nf_tables, inet_diag and packet sockets"
     )
 }

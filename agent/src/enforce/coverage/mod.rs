@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 /// Ways that no cheap look can exclude, so that they are always named: a program that is loaded after the look,
 /// and is gone before the next one, was never seen.
 const ALWAYS: [&str; 5] = ["af_xdp", "tc_redirect", "vlan_tagged_frames", "xdp_redirect", "xdp_tx"];
+/// The gap that is there while nobody is refused a new packet or AF_XDP socket.
+pub const NEW_RAW_SOCKETS: &str = "new_raw_sockets";
 /// Names of one kind, at most; the rest is counted.
 const MOST_OF_A_KIND: usize = 16;
 
@@ -136,6 +138,9 @@ pub fn explain(gap: &str) -> &'static str {
         }
         "netkit_program" | "tc_program" | "tcx_program" => {
             "a BPF program on this device may redirect packets past our hooks"
+        }
+        NEW_RAW_SOCKETS => {
+            "new packet and AF_XDP sockets of what is contained are not refused: `sekisho status` says why"
         }
         "no_uplink_known" => {
             "no interface is known to lead out, so frames of raw senders are not seen"
