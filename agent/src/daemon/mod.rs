@@ -37,7 +37,6 @@ mod judge;
 mod learning;
 mod lookout;
 mod preload;
-mod realtime;
 mod reload;
 mod service;
 mod shared;
@@ -46,7 +45,6 @@ mod warden;
 mod watch;
 mod whereabouts;
 
-pub use realtime::ask_for_realtime;
 pub use start::{RunOutcome, prepare, run};
 
 use crate::control::{OrderRequest, PreviewRequest, ReloadRequest};

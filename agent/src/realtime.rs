@@ -1,4 +1,4 @@
-//! Asking the kernel to run the detecting thread before everything ordinary.
+//! Asking the kernel to run a thread that detects or cuts before everything ordinary.
 
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
@@ -7,8 +7,7 @@ use thread_priority::{
 
 /// Asks for SCHED_FIFO for the calling thread, at the lowest of its priorities: enough to go before
 /// everything ordinary. Gives what was granted, or why not.
-#[must_use]
-pub fn ask_for_realtime() -> String {
+pub(crate) fn ask_for_realtime() -> String {
     let Ok(priority) = 1_u8.try_into() else { return "refused".to_owned() };
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     match set_thread_priority_and_policy(
@@ -18,7 +17,7 @@ pub fn ask_for_realtime() -> String {
     ) {
         Ok(()) => "SCHED_FIFO 1".to_owned(),
         Err(error) => {
-            tracing::warn!(error = ?error, state = "detection competes with every other program", "SCHED_FIFO refused");
+            tracing::warn!(error = ?error, state = "detection and cuts compete with every other program", "SCHED_FIFO refused");
             format!("ordinary, SCHED_FIFO refused: {error:?}")
         }
     }
