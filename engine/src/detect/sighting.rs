@@ -336,6 +336,7 @@ mod tests {
         let mut unknown = Unknown::default();
         let look = |unknown: &mut Unknown, at: Timestamp, name: &str| {
             let outlook = Outlook {
+                enforces: true,
                 indicators: &set,
                 policy: &policy,
                 approvals: &approvals,

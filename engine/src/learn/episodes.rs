@@ -28,20 +28,18 @@ use self::key::{Asked, At, Key, Place, hash_ends};
 use self::naming::{asked_key, host_key, named, place_of};
 use self::normal::Normal;
 use self::telling::{Halves, Voice};
-use super::Name;
-use super::approved::Envelope;
 use super::dns::NameInformation;
 use super::icmp::EchoHour;
 use super::oddity::Oddities;
 use super::space_saving::{Entered, SpaceSaving};
+use super::{Name, approved::Envelope};
 use crate::flow::Observation;
 use crate::limits::Limits;
-use sekisho_schema::baseline;
 use sekisho_schema::certificate::Tails;
 use sekisho_schema::episode::{
     Channel, DestinationKey, EpisodeKey, EpisodeScore, Oddity, Service, Workload,
 };
-use sekisho_schema::{FlowKey, Process, Timestamp};
+use sekisho_schema::{FlowKey, Process, Timestamp, baseline};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
