@@ -15,6 +15,7 @@
 
 use sekisho_engine::certify::episode::{Channel, Tier};
 use sekisho_engine::certify::tails::{Features, measure};
+use sekisho_engine::flow::AHEAD;
 use sekisho_engine::learn::Unlocked;
 use sekisho_engine::packs::shipped_packs;
 use sekisho_engine::rules::RulesBuilder;
@@ -74,11 +75,19 @@ fn unlock(engine: &mut Engine) {
     episodes.unlock(unlocked);
 }
 
-/// Shows frames to an engine, so much later; the thread CPU that it took.
+/// Shows frames to an engine, so much later, a few ahead as a replay does; the thread CPU that it took.
 fn show(engine: &mut Engine, frames: &[Frame<'_>], later: i64) -> i64 {
     let began = cpu();
-    for frame in frames {
-        drive::step(engine, Frame { at_ns: frame.at_ns + later, ..*frame }, &mut drop);
+    for few in frames.chunks(AHEAD) {
+        let mut batch = [few[0]; AHEAD];
+        let batch = &mut batch[..few.len()];
+        for (place, frame) in batch.iter_mut().zip(few) {
+            *place = Frame { at_ns: frame.at_ns + later, ..*frame };
+        }
+        engine.foresee(batch);
+        for frame in batch {
+            drive::step(engine, *frame, &mut drop);
+        }
     }
     cpu() - began
 }
