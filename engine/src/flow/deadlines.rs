@@ -118,7 +118,9 @@ impl Flows {
 
     fn push(&mut self, entry: Entry) -> u32 {
         if self.pieces.last().is_none_or(|piece| piece.len() >= PIECE) {
-            self.pieces.push(Vec::with_capacity(PIECE));
+            // The first grows with its flows: where there are few, few bytes are taken, and few are moved.
+            let room = if self.pieces.is_empty() { 0 } else { PIECE };
+            self.pieces.push(Vec::with_capacity(room));
         }
         let before = (self.pieces.len() - 1) * PIECE;
         self.pieces.last_mut().map_or(NOWHERE, |piece| {
