@@ -238,6 +238,11 @@ impl Judge {
 
     fn owner_of(&mut self, flow: &FlowKey, known: Option<&(FlowKey, Process)>) -> Option<Process> {
         match known {
+            // Of a process that has ended the socket told the cgroup at most; who opened it may be remembered.
+            Some((key, process)) if key == flow && process.pid == 0 => {
+                let opener = self.owners.as_mut().and_then(|owners| owners.opener(flow));
+                opener.or_else(|| Some(process.clone()))
+            }
             Some((key, process)) if key == flow => Some(process.clone()),
             // Its sockets are gone already: asking again would only cost time.
             Some(_) => None,

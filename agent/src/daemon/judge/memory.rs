@@ -6,15 +6,19 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::{Answer, PreviewRequest};
 use crate::evidence::{Freeze, Recent, Store, tree};
+use crate::guardian::{Asker, Guardian};
 use crate::host::owner::Owners;
 use crate::host::recent::follow;
 use crate::preview::{Ask, Ledger};
 use sekisho_engine::wire::Frame;
-use sekisho_schema::{Action, Body, ContainmentId, Finding, Record, Scope, Span};
+use sekisho_schema::{Action, Body, ContainmentId, Finding, FlowKey, Record, Scope, Span};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+/// Longest wait of the detecting thread for who opened a flow, and how long it does without after one in vain.
+const OPENER_PATIENCE: Duration = Duration::from_millis(20);
+const OPENER_REST: Duration = Duration::from_secs(5);
 /// Bytes of frames that are frozen for a finding.
 const FROZEN_BYTES: usize = 4 << 20;
 /// Findings within each second for which frames are frozen: looking through the rings takes milliseconds.
@@ -59,7 +63,7 @@ impl Memory {
 }
 
 /// Who owns flows, with a memory of processes that have ended where the kernel tells of them.
-fn open_owners() -> Option<Owners> {
+fn open_owners(guardian: Guardian) -> Option<Owners> {
     let recent = match follow() {
         Ok((mut reporter, recent)) => {
             let running = std::thread::Builder::new().name("processes".to_owned()).spawn(move || {
@@ -75,13 +79,33 @@ fn open_owners() -> Option<Owners> {
             None
         }
     };
-    Owners::open(recent).inspect_err(|error| tracing::warn!(error = %causes(error), state = "findings name no program", "cannot ask who owns flows")).ok()
+    let mut asker: Option<Asker> = None;
+    let mut rests_until = Instant::now();
+    let openers = move |flow: &FlowKey| {
+        if Instant::now() < rests_until {
+            return None;
+        }
+        let asked = match &mut asker {
+            Some(asker) => asker.opener(flow),
+            None => guardian
+                .hasty_asker(OPENER_PATIENCE)
+                .and_then(|found| asker.insert(found).opener(flow)),
+        };
+        asked.unwrap_or_else(|error| {
+            tracing::debug!(error = %causes(&error), "the guardian does not tell who opened a flow");
+            asker = None;
+            rests_until = Instant::now() + OPENER_REST;
+            None
+        })
+    };
+    let owners = Owners::open(recent).map(|owners| owners.with_openers(Box::new(openers)));
+    owners.inspect_err(|error| tracing::warn!(error = %causes(error), state = "findings name no program", "cannot ask who owns flows")).ok()
 }
 
 impl Judge {
     /// Remembers frames and flows from now on.
     pub(in crate::daemon) fn remember(&mut self, config: &Config) {
-        self.owners = open_owners();
+        self.owners = open_owners(self.constant.guardian.clone());
         match Ledger::spawn(config.traffic_dir()) {
             Ok(ledger) => {
                 self.engine.remember_flows();
