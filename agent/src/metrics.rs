@@ -95,6 +95,8 @@ pub struct Learning {
     pub cuts_left: u32,
     /// Cuts that became holds because none was left.
     pub cuts_refused: u64,
+    /// Cuts that a dry run would have made within seven days.
+    pub cuts_rehearsed: u32,
     /// Whether cutting was taken back.
     pub is_revoked: bool,
     /// Whether what was learned could be written down the last time.
@@ -288,6 +290,11 @@ impl Values {
             "sekisho_automatic_cuts_left",
             "Cuts on behaviour that are left in seven days.",
             f64::from(learning.cuts_left),
+        );
+        gauge(
+            "sekisho_automatic_cuts_rehearsed",
+            "Cuts on behaviour that a dry run would have made within seven days.",
+            f64::from(learning.cuts_rehearsed),
         );
         page.single(
             "sekisho_automatic_cuts_refused_total",

@@ -29,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where uploads go: nothing is answered there.
 const PORT: u16 = 9443;
 
+/// A volume in memory: nobody else takes so much of it while a test runs.
+const VOLUME: &str = "/dev/shm";
+/// Free space is looked at each minute.
+const MINUTES: Duration = Duration::from_secs(150);
+
 /// A Monday, 00:00 UTC.
 const START: Timestamp = Timestamp::from_nanos(1_779_667_200_000_000_000);
 
@@ -56,13 +61,17 @@ impl Drop for Running {
     }
 }
 
-fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+fn wait_for<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    wait_longer(PATIENCE, what, found)
+}
+
+fn wait_longer<T>(patience: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = found() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "{what} did not come");
+        assert!(began.elapsed() < patience, "{what} did not come");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -261,6 +270,21 @@ impl House {
         });
     }
 
+    /// What the findings of a detector say.
+    fn findings(&self, detector: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        sekisho_agent::journal::read_envelopes(&self.path("state/journal"), |envelope| {
+            if let sekisho_schema::Body::Finding(finding) = &envelope.body
+                && finding.detector == detector
+            {
+                found.push(finding.explanation.clone());
+            }
+            true
+        })
+        .unwrap();
+        found
+    }
+
     /// The events of the journal that changed documents, by outcome.
     fn outcomes(&self) -> Vec<String> {
         let mut outcomes = Vec::new();
@@ -272,6 +296,24 @@ impl House {
         })
         .unwrap();
         outcomes
+    }
+}
+
+/// A file that takes room on a volume, and is gone with this value.
+struct Archive(PathBuf);
+
+impl Archive {
+    fn new(bytes: usize) -> Self {
+        let path = PathBuf::from(format!("{VOLUME}/sekisho-archive-{}", std::process::id()));
+        let archive = Self(path);
+        fs::write(&archive.0, vec![7; bytes]).unwrap();
+        archive
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -287,6 +329,31 @@ fn away_from_the_hour(lab: &Lab) {
     if left < 40 {
         std::thread::sleep(Duration::from_secs(u64::try_from(left).unwrap() + 1));
     }
+}
+
+#[test]
+fn a_push_that_follows_a_sudden_fall_of_free_space_is_told_as_data_that_was_gathered() {
+    Lab::run("stage", |lab| {
+        lab.swallow(PORT);
+        let house = House::new();
+        let text = fs::read_to_string(house.path("agent.toml")).unwrap();
+        let text = format!("{text}[learn]\nvolumes = [\"{VOLUME}\"]\n");
+        fs::write(house.path("agent.toml"), text).unwrap();
+        house.policy(1, "dry-run");
+        let _agent = house.start();
+        house.upload("203.0.113.2", 2_000_000);
+        assert!(house.findings("behaviour.staging").is_empty(), "nothing was gathered yet");
+        // The first look comes within seconds; only what changes after it is a fall.
+        std::thread::sleep(Duration::from_secs(8));
+        let _archive = Archive::new(150_000_000);
+        wait_longer(MINUTES, "the fall of free space", || {
+            let log = fs::read_to_string(house.path("log")).unwrap();
+            log.contains("free space fell").then_some(())
+        });
+        house.upload("198.51.100.2", 2_000_000);
+        let told = wait_for("the finding", || house.findings("behaviour.staging").pop());
+        assert!(told.contains("free space"), "{told}");
+    });
 }
 
 #[test]

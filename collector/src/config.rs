@@ -2,6 +2,7 @@
 
 use crate::dir::Dir;
 use sekisho_schema::Span;
+use sekisho_schema::calendar::Calendar;
 use sekisho_schema::policy::read_toml;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +29,16 @@ pub struct RawConfig {
     pub notify: Option<RawNotify>,
     /// What is kept, for how long.
     pub store: RawStore,
+    /// What is learned.
+    pub learn: RawLearn,
+}
+
+/// `[learn]` as a person writes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawLearn {
+    /// The holiday calendar that the page of learning goes by. Default: none, every day is one of its week.
+    pub calendar: Option<PathBuf>,
 }
 
 /// `[agents]` as a person writes it.
@@ -100,6 +111,8 @@ pub struct Config {
     pub notify: Option<Notify>,
     /// What is kept, for how long.
     pub keeping: Keeping,
+    /// The holidays that the page of learning goes by.
+    pub calendar: Calendar,
 }
 
 /// What is kept, for how long.
@@ -200,6 +213,16 @@ fn notify(raw: RawNotify) -> Result<Notify, ConfigError> {
     Ok(Notify { url: raw.url, secret, ca, deputy_after })
 }
 
+fn calendar(path: &Path) -> Result<Calendar, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    Calendar::parse(&text).map_err(|error| ConfigError::Malformed {
+        path: path.to_owned(),
+        at: error.at,
+        message: error.message,
+    })
+}
+
 fn bounded(
     key: &str,
     value: Option<Span>,
@@ -277,6 +300,10 @@ impl Config {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| {
                 SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8443)
             }),
+            calendar: match &file.learn.calendar {
+                Some(path) => calendar(path)?,
+                None => Calendar::unknown(),
+            },
             page,
             page_open: flags.page_open || file.page_open,
         })
@@ -311,6 +338,23 @@ mod tests {
             (config.listen.port(), config.page, config.dir),
             (2, None, PathBuf::from(Dir::DEFAULT))
         );
+    }
+
+    #[test]
+    fn a_calendar_is_read_at_the_start_and_one_that_is_none_is_refused_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("calendar.toml");
+        let of = |path: &Path| {
+            let learn = RawLearn { calendar: Some(path.to_owned()) };
+            Config::join(RawConfig::default(), RawConfig { learn, ..RawConfig::default() })
+        };
+        std::fs::write(&path, include_str!("../../rules/calendar/japan.toml")).unwrap();
+        assert_eq!(of(&path).unwrap().calendar.name, "Japan");
+        std::fs::write(&path, "schema = \"sekisho.calendar/1\"\nnane = 1\n").unwrap();
+        assert!(matches!(of(&path), Err(ConfigError::Malformed { at, .. }) if at == "2:1"));
+        assert!(matches!(of(&dir.path().join("none")), Err(ConfigError::Read { .. })));
+        let none = Config::join(RawConfig::default(), RawConfig::default()).unwrap();
+        assert_eq!(none.calendar, Calendar::unknown());
     }
 
     #[test]

@@ -430,6 +430,8 @@ impl Engine {
             perimeter: &self.perimeter,
             own: &self.own,
             keeps_learning: decide::keeps_learning(self.policy.mode),
+            enforces: decide::effective(self.policy.mode, self.enforcement.is_ok())
+                == Mode::Enforce,
         };
         let most_approved = self.limits.approved;
         let mut observer = |o: &Observation<'_>| {

@@ -28,6 +28,8 @@ pub struct Limits {
     pub asked_domains: usize,
     /// Addresses, by host, of which it is counted what echoes to them carry.
     pub echo_peers: usize,
+    /// Destinations, by host and service, of which calls without payload are counted at once.
+    pub called: usize,
     /// Addresses, by host, whose name is remembered beyond its time to live, or was said by the client alone.
     pub named_peers: usize,
     /// Inside hosts that are told apart by the learning stage; the others share one place.
@@ -79,6 +81,7 @@ impl Default for Limits {
             envelopes: 1 << 14,
             asked_domains: 1 << 14,
             echo_peers: 4096,
+            called: 2048,
             named_peers: 1 << 14,
             learned_hosts: 4096,
             recent_findings: 1 << 16,

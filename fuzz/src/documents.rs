@@ -25,7 +25,7 @@ static TRAFFIC: LazyLock<Vec<(i64, Vec<u8>)>> = LazyLock::new(|| {
     first.flatten().map(|frame| (frame.at_ns, frame.bytes)).collect()
 });
 
-fn play(engine: &mut Engine) {
+pub(crate) fn play(engine: &mut Engine) {
     for (at_ns, bytes) in TRAFFIC.iter() {
         let wire_len = bytes.len() as u32;
         let frame = Frame { at_ns: *at_ns, link: LinkType::Ethernet, wire_len, bytes };

@@ -8,6 +8,7 @@ mod app;
 mod documents;
 mod input;
 mod intel;
+mod kept;
 mod packets;
 mod quic;
 pub mod seeds;
@@ -16,6 +17,7 @@ mod tape;
 pub use self::app::{dns, http_head, lznt1, plugx_decode, quic_initial, socks, ssh, tls_hello};
 pub use self::documents::{cases, policy, rule_pack, sealed};
 pub use self::intel::{indicator_import, indicators_compiled};
+pub use self::kept::{episodes, saved};
 pub use self::packets::{engine, flow, fragments, tight_limits, wire};
 
 /// A reader to be tried.
@@ -42,7 +44,7 @@ impl Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     // What reads packets, names and heads allocates nothing at all.
     Target { name: "wire", run: wire, longest: 4096, fixed: 0, each: 0 },
     Target { name: "dns", run: dns, longest: 4096, fixed: 0, each: 0 },
@@ -75,6 +77,8 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "rule_pack", run: rule_pack, longest: 16_384, fixed: 2 << 20, each: 512 },
     Target { name: "policy", run: policy, longest: 8192, fixed: 2 << 20, each: 512 },
     Target { name: "sealed", run: sealed, longest: 16_384, fixed: 256 << 10, each: 128 },
+    // The tables of the limits that the targets set, thrice, and what is told of them.
+    Target { name: "episodes", run: episodes, longest: 16_384, fixed: 6 << 20, each: 256 },
     // A script may ask for as many frames as the forge grants.
     Target { name: "cases", run: cases, longest: 8192, fixed: 160 << 20, each: 512 },
 ];

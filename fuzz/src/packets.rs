@@ -28,6 +28,7 @@ pub fn tight_limits() -> Limits {
         envelopes: 4,
         asked_domains: 4,
         echo_peers: 4,
+        called: 4,
         named_peers: 4,
         learned_hosts: 3,
         recent_findings: 8,

@@ -14,6 +14,18 @@ use std::collections::BTreeMap;
 /// Bytes of a tape of frames that is still a seed.
 const LONGEST_TAPE: usize = 5000;
 
+/// What was kept of episodes: nothing, all, a forged count, more than there is, times and numbers far away.
+const EPISODES: [(&str, &[u8]); 5] = [
+    ("nothing", &[0]),
+    ("whole", &[1]),
+    ("count", &[1, 16, 0, 0, 0xFF, 17, 0, 0, 0xFF]),
+    ("longer", &[1, 0xFF, 0xFF, 0xFF, 7]),
+    (
+        "far",
+        &[1, 60, 0, 0, 0x7F, 90, 0, 0, 0xFF, 120, 0, 0, 0xFF, 200, 0, 0, 0x80, 240, 0, 0, 0xFF],
+    ),
+];
+
 /// An input to begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {
@@ -341,6 +353,9 @@ fn of_documents(seeds: &mut Seeds) {
     let policy = Sealed::wrap("policy", version, far, texts::ENFORCE.as_bytes());
     seeds.add("sealed", "unsigned", policy.to_text().into_bytes());
     seeds.add("sealed", "signed", policy.signed_by(&documents::KEY).to_text().into_bytes());
+    for (name, bytes) in EPISODES {
+        seeds.add("episodes", name, bytes);
+    }
     let rules = Sealed::wrap("rules", 1, Timestamp::EPOCH, b"x").signed_by(&documents::KEY);
     seeds.add("sealed", "rules", rules.to_text().into_bytes());
     for text in texts::CASES.iter().filter(|text| text.len() < 4000) {

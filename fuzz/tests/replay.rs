@@ -84,7 +84,8 @@ fn inputs_changed_at_random_are_read_as_they_must_be_and_in_bounded_memory() {
     for target in &TARGETS {
         let inputs = inputs(target);
         (target.run)(&inputs[0].1);
-        let is_slow = matches!(target.name, "engine" | "rule_pack" | "policy" | "cases");
+        let is_slow =
+            matches!(target.name, "engine" | "episodes" | "rule_pack" | "policy" | "cases");
         let rounds = if is_slow { 40 } else { 2000 };
         let mut random = Random(11);
         for round in 0..rounds {

@@ -10,6 +10,7 @@ use sekisho_engine::app::socks::{SocksReading, reply, request};
 use sekisho_engine::app::ssh::{SshOffer, SshReading, banner};
 use sekisho_engine::cases::CaseFile;
 use sekisho_engine::detect::plugx::{PlugxConstants, PlugxDecoder, PlugxVerdict};
+use sekisho_engine::learn::Episodes;
 use sekisho_engine::wire::{Frame, LinkType, Packet, parse, read, tunnel};
 use sekisho_fuzz::seeds::Seed;
 use sekisho_schema::intel::{
@@ -24,6 +25,19 @@ static SEEDS: LazyLock<Vec<Seed>> = LazyLock::new(sekisho_fuzz::seeds::seeds);
 
 fn of(seeds: &[Seed], target: &str) -> Vec<Seed> {
     seeds.iter().filter(|seed| seed.target == target).cloned().collect()
+}
+
+#[test]
+fn a_seed_of_episodes_is_restored_and_watches_a_destination_and_a_forged_count_is_refused() {
+    let restored = |name: &str| {
+        let seeds = of(&SEEDS, "episodes");
+        let seed = seeds.iter().find(|seed| seed.name == name).unwrap();
+        let mut episodes = Episodes::new(&sekisho_fuzz::tight_limits(), 0);
+        episodes.restore(&sekisho_fuzz::saved(&seed.bytes)).map(|()| episodes.len())
+    };
+    assert!(restored("seed-whole").unwrap() > 0);
+    assert!(restored("seed-count").is_err() && restored("seed-nothing").is_err());
+    assert!(restored("seed-longer").is_err());
 }
 
 #[test]

@@ -24,8 +24,8 @@ impl Default for Budgets {
             (
                 Tier::Hold,
                 tier(&[
-                    (Channel::Rhythm, 0.4),
-                    (Channel::Persistence, 0.2),
+                    (Channel::Rhythm, 0.5),
+                    (Channel::Persistence, 0.1),
                     (Channel::Allowance, 0.1),
                     (Channel::HostBudget, 0.05),
                     (Channel::Dns, 0.05),

@@ -1,9 +1,9 @@
 //! The files of learning, beside the agent's other state.
 
 use crate::state::{StoreError, write_atomically};
-use sekisho_schema::baseline::{BASELINE_KIND, Learned, RoleBaseline};
+use sekisho_schema::baseline::{Learned, RoleBaseline};
 use sekisho_schema::calendar::Calendar;
-use sekisho_schema::certificate::{CERTIFICATE_KIND, Certificate};
+use sekisho_schema::certificate::Certificate;
 use sekisho_schema::sealed::{Local, SealError, SigningKey};
 use sekisho_schema::{Sealed, Timestamp, TrustAnchors, Verified};
 use std::fs;
@@ -54,7 +54,7 @@ pub enum BaselineFileError {
     Keep(#[from] StoreError),
 }
 
-fn read(path: &Path) -> Result<String, BaselineFileError> {
+pub(super) fn read(path: &Path) -> Result<String, BaselineFileError> {
     let refuse = |source| BaselineFileError::Read { path: path.to_owned(), source };
     let size = fs::metadata(path).map_err(refuse)?.len();
     if size > LARGEST {
@@ -63,7 +63,7 @@ fn read(path: &Path) -> Result<String, BaselineFileError> {
     fs::read_to_string(path).map_err(refuse)
 }
 
-fn malformed(path: &Path, why: String) -> BaselineFileError {
+pub(super) fn malformed(path: &Path, why: String) -> BaselineFileError {
     BaselineFileError::Malformed { path: path.to_owned(), why }
 }
 
@@ -182,14 +182,14 @@ fn sealed_only(path: &Path) -> Result<Sealed, BaselineFileError> {
 }
 
 /// The envelope in a file; `None` when the document stands there as it is.
-fn sealed(path: &Path, text: &str) -> Result<Option<Sealed>, BaselineFileError> {
+pub(super) fn sealed(path: &Path, text: &str) -> Result<Option<Sealed>, BaselineFileError> {
     if !text.trim_start().starts_with('{') {
         return Ok(None);
     }
     Sealed::parse(text).map(Some).map_err(|error| malformed(path, error.to_string()))
 }
 
-fn refused(path: &Path, sealed: &Sealed, source: SealError) -> BaselineFileError {
+pub(super) fn refused(path: &Path, sealed: &Sealed, source: SealError) -> BaselineFileError {
     BaselineFileError::Refused { path: path.to_owned(), version: sealed.version, source }
 }
 
@@ -223,66 +223,11 @@ pub fn write_sealed(
     Ok(readable)
 }
 
-/// Takes a sealed baseline or certificate into the state directory, where the next start finds it;
-/// returns its kind and version.
-///
-/// # Errors
-/// [`BaselineFileError`]: what was in force stays in force.
-pub fn adopt(
-    state: &Path,
-    path: &Path,
-    anchors: &TrustAnchors,
-    now: Timestamp,
-) -> Result<(&'static str, u64), BaselineFileError> {
-    let text = read(path)?;
-    let Some(envelope) = sealed(path, &text)? else {
-        return Err(malformed(path, NOT_SEALED.to_owned()));
-    };
-    let refuse = |source| refused(path, &envelope, source);
-    let kept = |name: &str| -> Option<Sealed> {
-        // What can't be read is not in force, and holds nothing back.
-        Sealed::parse(&read(&state.join(name)).ok()?).ok()
-    };
-    let version = |kept: &Option<Sealed>| kept.as_ref().map_or(0, |kept| kept.version);
-    let (kind, name, kept) = match envelope.kind.as_str() {
-        BASELINE_KIND => {
-            let kept = kept(BASELINE_FILE);
-            envelope.open_baseline(anchors, version(&kept)).map_err(refuse)?;
-            (BASELINE_KIND, BASELINE_FILE, kept)
-        }
-        CERTIFICATE_KIND => {
-            let kept = kept(CERTIFICATE_FILE);
-            envelope.open_certificate(anchors, now, version(&kept)).map_err(refuse)?;
-            (CERTIFICATE_KIND, CERTIFICATE_FILE, kept)
-        }
-        other => {
-            return Err(malformed(
-                path,
-                format!("it is a sealed {other}, not a baseline or a certificate"),
-            ));
-        }
-    };
-    let is_another = |kept: &Sealed| {
-        kept.version == envelope.version
-            && kept.payload_bytes().ok() != envelope.payload_bytes().ok()
-    };
-    if kept.as_ref().is_some_and(is_another) {
-        let version = envelope.version;
-        return Err(malformed(
-            path,
-            format!(
-                "another {kind} of version {version} is in force: each change needs a version of its own"
-            ),
-        ));
-    }
-    write_atomically(&state.join(name), text.as_bytes(), 0o600)?;
-    Ok((kind, envelope.version))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use sekisho_schema::Span;
+    use sekisho_schema::baseline::BASELINE_KIND;
 
     const NOW: Timestamp = Timestamp::from_nanos(1_780_000_000_000_000_000);
 
@@ -301,29 +246,6 @@ mod tests {
         let text = baseline.to_text().unwrap();
         write_sealed(&path, (BASELINE_KIND, version), &text, &key(seed), until).unwrap();
         path
-    }
-
-    #[test]
-    fn a_sealed_baseline_is_adopted_and_an_older_or_foreign_one_leaves_it_in_force() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = dir.path();
-        let adopt = |path: &Path| adopt(state, path, &anchors(), NOW);
-        assert_eq!(adopt(&seal(state, 4, 1)).unwrap(), (BASELINE_KIND, 4));
-        assert!(adopt(&seal(state, 3, 1)).is_err());
-        assert!(adopt(&seal(state, 5, 2)).is_err());
-        let other = RoleBaseline {
-            version: 4,
-            ..RoleBaseline::empty("web", NOW.after(Span::from_secs(1)))
-        };
-        let path = state.join("other.sealed");
-        let until = NOW.after(Span::from_hours(1));
-        write_sealed(&path, (BASELINE_KIND, 4), &other.to_text().unwrap(), &key(1), until).unwrap();
-        let said = adopt(&path).unwrap_err().to_string();
-        assert!(said.contains("another baseline of version 4 is in force"), "{said}");
-        let unsealed = seal(state, 6, 1).with_extension("toml");
-        assert!(adopt(&unsealed).is_err());
-        let kept = read_baseline(&state.join(BASELINE_FILE), &anchors()).unwrap();
-        assert!(kept.is_sealed() && kept.version == 4);
     }
 
     #[test]

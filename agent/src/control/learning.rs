@@ -76,6 +76,10 @@ pub struct AuthorityStatus {
     pub cuts_left: u32,
     /// Cuts that became holds because none was left.
     pub cuts_refused: u64,
+    /// Cuts that a dry run would have made within seven days.
+    pub cuts_rehearsed: u32,
+    /// Cuts that in a dry run would have become holds, because none would have been left.
+    pub cuts_rehearsed_refused: u64,
     /// When cutting was taken back because it was falser than promised.
     pub revoked_at: Option<Timestamp>,
     /// Change windows that are open now.

@@ -128,6 +128,13 @@ impl Cut {
         self.hand.is_some()
     }
 
+    /// Has the guardian stand ready for a moment: what is judged now may well decide.
+    pub(super) fn alert(&mut self) {
+        if let Some(hand) = &mut self.hand {
+            hand.alert();
+        }
+    }
+
     /// Has our tables removed, and all that they hold.
     ///
     /// # Errors

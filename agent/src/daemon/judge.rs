@@ -1,5 +1,6 @@
 //! The live caller of the engine: frames and messages in, cuts at once, records afterwards.
 
+mod alert;
 mod arming;
 mod known;
 mod learning;
@@ -77,6 +78,7 @@ pub(super) struct Judge {
     pub(super) reload: Option<Reload>,
     /// Whether the frames that come are those that can decide: they are remembered longer.
     pub(super) early: bool,
+    alertness: alert::Alertness,
     memory: Memory,
     learning: Learning,
     /// Addresses of approved names that the ruleset knows, or will with the next load.
@@ -122,6 +124,7 @@ impl Judge {
             policy_origin,
             reload: None,
             early: true,
+            alertness: alert::Alertness::default(),
             memory: Memory::default(),
             learning: Learning::default(),
             approved: BTreeSet::new(),
@@ -145,6 +148,9 @@ impl Judge {
         if self.engine.poll_timeout().is_some_and(|due| due <= at) {
             self.engine.handle_timeout(at);
             self.drain();
+        }
+        if self.early {
+            self.alert(&frame);
         }
         self.memory.keep(&frame, self.early);
         self.engine.handle(Input::Frame(frame));

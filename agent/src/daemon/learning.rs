@@ -26,7 +26,7 @@ use sekisho_engine::Limits;
 use sekisho_engine::certify::AuthorityState;
 use sekisho_engine::certify::coverage::covered;
 use sekisho_engine::certify::recorder::{Recorder, Whose};
-use sekisho_engine::learn::{AsnOf, Baseline, Episodes};
+use sekisho_engine::learn::{AsnOf, Baseline, Episodes, Saving};
 use sekisho_schema::Timestamp;
 use sekisho_schema::baseline::{Episode, WEEK_HOURS};
 use sekisho_schema::calendar::Calendar;
@@ -51,7 +51,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Learnt {
     pub(super) at: Timestamp,
     pub(super) destinations: Baseline,
-    pub(super) episodes: Vec<u8>,
+    pub(super) episodes: Saving,
     pub(super) finished: Vec<Episode>,
     pub(super) lost: u64,
 }
@@ -321,6 +321,7 @@ impl Learning {
     /// Puts what was learned into the record and into files.
     fn keep(&mut self, learnt: Learnt) {
         let Learnt { at, destinations, episodes, finished, lost } = learnt;
+        let episodes = episodes.sealed();
         self.record.lost += lost;
         let mut spoke: Vec<_> = Vec::new();
         // The hour of the end counts, too.

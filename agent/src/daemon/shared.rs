@@ -190,6 +190,7 @@ fn measured(status: &LearningStatus) -> metrics::Learning {
         channels: granted.chain(locked).collect(),
         cuts_left: authority.cuts_left,
         cuts_refused: authority.cuts_refused,
+        cuts_rehearsed: authority.cuts_rehearsed,
         is_revoked: authority.revoked_at.is_some(),
         is_kept: record.failure.is_none(),
     }

@@ -3,6 +3,7 @@
 use super::owner::is_ours;
 use crate::netlink::{NetlinkError, answers, attribute, big_endian, text_of};
 use netlink_sys::Socket;
+use socket2::{SockFilter, SockRef};
 use std::io;
 use std::time::Duration;
 
@@ -64,6 +65,26 @@ impl Changes {
     /// [`NetlinkError`] when the kernel does not tell.
     pub fn of_rules() -> Result<Self, NetlinkError> {
         Self::open(netlink_sys::protocols::NETLINK_NETFILTER, RULES)
+    }
+
+    /// Lets the kernel keep from this socket what another socket of ours changes: a cut shall not wait until the
+    /// kernel has woken whoever need not hear of it. Where it can't, it is heard and left aside.
+    pub fn pass_over(&self, ours: u32) {
+        // Classic BPF (linux/filter.h): load the word at 12, which is the sender's name (`nlmsg_pid`, in the machine's
+        // own order, where loads are big-endian); all messages of one datagram have the same.
+        const LOAD_WORD: u16 = 0x20;
+        const JUMP_EQUAL: u16 = 0x15;
+        const RETURN: u16 = 0x06;
+        let name = u32::from_be_bytes(ours.to_ne_bytes());
+        let program = [
+            SockFilter::new(LOAD_WORD, 0, 0, 12),
+            SockFilter::new(JUMP_EQUAL, 0, 1, name),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ];
+        if let Err(error) = SockRef::from(&self.socket).attach_filter(&program) {
+            tracing::debug!(%error, "our own changes are heard too");
+        }
     }
 
     /// Hears changes of devices.

@@ -85,7 +85,11 @@ impl Guardian {
     /// # Errors
     /// [`AskGuardianError::Gone`].
     pub fn hand(&self) -> Result<Hand, AskGuardianError> {
-        Ok(Hand { talk: self.talk(Role::Hand)? })
+        let talk = self.talk(Role::Hand)?;
+        // One that an update left in service may know no alerts.
+        let heeds_alerts =
+            self.asker().and_then(|mut asker| asker.state()).is_ok_and(|state| state.heeds_alerts);
+        Ok(Hand { talk, heeds_alerts })
     }
 
     /// Begins to ask.
@@ -181,6 +185,7 @@ impl Talk {
 /// Gives desired state.
 pub struct Hand {
     talk: Talk,
+    heeds_alerts: bool,
 }
 
 impl Hand {
@@ -214,6 +219,14 @@ impl Hand {
             Ok(Some(_)) => Err(AskGuardianError::Senseless),
             Ok(None) => Err(gone(&self.talk, io::ErrorKind::UnexpectedEof.into())),
             Err(source) => Err(gone(&self.talk, source)),
+        }
+    }
+
+    /// Has the hand wake and stand ready for a fraction of a millisecond; nothing is answered, and nothing is lost when it
+    /// does not hear.
+    pub fn alert(&mut self) {
+        if self.heeds_alerts {
+            self.talk.link.alert();
         }
     }
 

@@ -8,8 +8,8 @@ use super::desk::Counted;
 use super::kept::Kept;
 use super::seat::{Seat, Wish};
 use super::wire::{
-    APPLIED, Answer, Event, HOLD_KNOWN, JSON, Link, Outcome, Question, RELEASE_KNOWN, RefusedScope,
-    Role, SET, put_outcome, read_keys, read_set,
+    ALERT, APPLIED, Answer, Event, HOLD_KNOWN, JSON, Link, Outcome, Question, RELEASE_KNOWN,
+    RefusedScope, Role, SET, put_outcome, read_keys, read_set,
 };
 use crate::chain::causes;
 use crate::clock;
@@ -25,7 +25,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
@@ -33,6 +33,8 @@ use thread_priority::{
 
 /// Longest wait for the rest of what a caller began to say.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an alert keeps the hand awake: a frame is judged in less, also beside other work.
+const READY_FOR: Duration = Duration::from_micros(250);
 /// Longest sleep without a look at the clocks.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
@@ -244,7 +246,7 @@ impl Hands {
     }
 
     fn answer_agent(&mut self, link: &mut Link) -> io::Result<bool> {
-        let Some((kind, body)) = link.receive()? else { return Ok(false) };
+        let Some((kind, body)) = link.receive_begun()? else { return Ok(false) };
         match kind {
             SET => {
                 let set = read_set(body).ok_or(io::ErrorKind::InvalidData)?;
@@ -254,9 +256,22 @@ impl Hands {
                 let question: Question = serde_json::from_slice(body)?;
                 self.answer(question, link)?;
             }
+            ALERT => Self::stand_ready(link),
             _ => return Err(io::ErrorKind::InvalidData.into()),
         }
         Ok(true)
+    }
+
+    /// Stays awake for a moment: to wake takes as long as the commit.
+    fn stand_ready(link: &Link) {
+        let until = Instant::now() + READY_FOR;
+        while Instant::now() < until {
+            let mut said = [PollFd::new(link.stream(), PollFlags::IN)];
+            match poll(&mut said, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+                Ok(0) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 
     /// Makes the kernel hold a set; nothing comes before the commit, and the answer before all else.
@@ -410,7 +425,7 @@ impl Hands {
     }
 
     fn answer_batch(&mut self, link: &mut Link) -> io::Result<bool> {
-        let Some((kind, body)) = link.receive()? else { return Ok(false) };
+        let Some((kind, body)) = link.receive_begun()? else { return Ok(false) };
         let (keys, lease, renew) = read_keys(body).ok_or(io::ErrorKind::InvalidData)?;
         let done = match kind {
             HOLD_KNOWN => self.enforcer.hold_known(&keys, lease, renew),
@@ -553,6 +568,7 @@ impl Hands {
             facts.state.generation = self.set.generation;
             facts.state.containments = self.set.containments.len() as u64;
             facts.state.drift = self.drift;
+            facts.state.heeds_alerts = true;
             facts.state.scheduling.clone_from(&self.scheduling);
         });
         self.seat.deny();

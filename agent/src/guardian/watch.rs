@@ -15,6 +15,7 @@ pub(super) fn rules(seat: &Arc<Seat>, port: u32) {
     // It waits nearly always, and when it does not, something is open that was closed.
     let _ = super::hand::ask_for_realtime();
     let Some(mut changes) = opened(Changes::of_rules()) else { return };
+    changes.pass_over(port);
     loop {
         let heard = match changes.wait(PATIENCE, port) {
             Ok(heard) => heard,

@@ -9,7 +9,7 @@ use crate::enforce::{Counters, Held, Key, Ownership, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
 };
 use sekisho_schema::{
     Containment, ContainmentId, ContainmentSet, Measure, Proof, Scope, Timestamp,
@@ -36,6 +36,8 @@ pub(super) const APPLIED: u8 = 3;
 pub(super) const HOLD_KNOWN: u8 = 4;
 pub(super) const RELEASE_KNOWN: u8 = 5;
 pub(super) const HOLDING_KNOWN: u8 = 6;
+/// Something that matters may follow at once; the one kind without body and answer.
+pub(super) const ALERT: u8 = 7;
 
 /// What a caller comes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +189,9 @@ pub struct State {
     pub drift: u64,
     /// How the thread that cuts is scheduled.
     pub scheduling: String,
+    /// Whether it knows alerts.
+    #[serde(default)]
+    pub heeds_alerts: bool,
     /// Whether raw sockets are refused to what is contained.
     #[serde(default)]
     pub denying: Denying,
@@ -255,6 +260,11 @@ impl Link {
         self.stream.write_all(&self.out)
     }
 
+    /// Says that something may follow at once. Never waits: where there is no room, the other end is not idle.
+    pub(super) fn alert(&self) {
+        let _ = send(&self.stream, &[0, 0, 0, 0, ALERT], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
     fn fill(&mut self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         self.out.clear();
         self.out.extend_from_slice(&[0, 0, 0, 0, kind]);
@@ -298,6 +308,11 @@ impl Link {
     /// Hears one body; `None` when the other end is gone. Nothing may follow it before it is answered.
     pub(super) fn receive(&mut self) -> io::Result<Option<(u8, &[u8])>> {
         self.await_word()?;
+        self.receive_begun()
+    }
+
+    /// As [`Link::receive`], for who knows that something is there to be read.
+    pub(super) fn receive_begun(&mut self) -> io::Result<Option<(u8, &[u8])>> {
         let mut filled = 0;
         loop {
             let space = self.buffer.get_mut(filled..).unwrap_or_default();
@@ -307,6 +322,11 @@ impl Link {
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
+            }
+            // What follows an alert counts more than the alert.
+            while filled > HEAD_BYTES && self.buffer.starts_with(&[0, 0, 0, 0, ALERT]) {
+                self.buffer.copy_within(HEAD_BYTES..filled, 0);
+                filled -= HEAD_BYTES;
             }
             if let Some(end) = self.end(filled)? {
                 let kind = self.buffer.get(4).copied().unwrap_or_default();

@@ -1,6 +1,9 @@
 //! The page of learning: for each role what would have been held or cut, what waits for a person, and the buttons.
 
 mod cards;
+mod holidays;
+
+pub use holidays::Holidays;
 
 use super::board::{Moment, moment};
 use super::chart::{self, Mark};
@@ -128,6 +131,8 @@ pub struct LearningBoard {
     pub tabs: Vec<Tab>,
     /// The role that is shown.
     pub role: Option<RoleBoard>,
+    /// The holidays that moments are told by.
+    pub holidays: Holidays,
     /// Why none is.
     pub empty: String,
     /// What was decided just now.
@@ -193,6 +198,7 @@ impl LearningBoard {
             now: moment(now),
             tabs: roles.iter().map(tab).collect(),
             role: board,
+            holidays: Holidays::of(calendar, now),
             empty,
             said,
             token: asked.token.clone(),

@@ -18,7 +18,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use sekisho_schema::baseline::PoolError;
-use sekisho_schema::calendar::Calendar;
 use sekisho_schema::sealed::hex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -95,7 +94,7 @@ async fn page(State(room): Shared, Query(shown): Query<Shown>) -> Result<Respons
         token: room.guard.form_token(),
     };
     let board = pooled(&room, move |room| {
-        LearningBoard::read(&room.store, &asked, &Calendar::unknown(), clock::now()).map_err(cannot)
+        LearningBoard::read(&room.store, &asked, &room.calendar, clock::now()).map_err(cannot)
     })
     .await?;
     let nonce = hex(&random::<16>().map_err(|error| broken(&error))?);
@@ -135,7 +134,7 @@ async fn report(State(room): Shared, Query(shown): Query<Shown>) -> Result<Json<
         };
         let now = clock::now();
         let role = Role::read(&room.store, &name, now).map_err(cannot)?;
-        let rehearsed = role.rehearse(&Calendar::unknown(), now);
+        let rehearsed = role.rehearse(&room.calendar, now);
         Ok(json!({"report": rehearsed.report, "provisional": rehearsed.provisional, "undecided": role.undecided()}))
     })
     .await?;

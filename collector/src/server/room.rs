@@ -9,6 +9,7 @@ use crate::dir::Dir;
 use crate::policy::InForce;
 use crate::store::{FleetSpent, GroupSpent, Store, Versions};
 use axum::http::StatusCode;
+use sekisho_schema::calendar::Calendar;
 use sekisho_schema::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -44,6 +45,8 @@ pub(super) struct Room {
     pub(super) spent: watch::Sender<Arc<BTreeMap<String, GroupSpent>>>,
     /// Life of an agent's certificate.
     pub(super) agent_life: Span,
+    /// The holidays that the page of learning goes by.
+    pub(super) calendar: Calendar,
     /// Whether notices go to anybody.
     pub(super) notifies: bool,
     /// Rises with each change in the database.
@@ -51,6 +54,24 @@ pub(super) struct Room {
     /// Turns `true` once, at the end.
     pub(super) closing: watch::Sender<bool>,
     streams: Mutex<BTreeMap<String, usize>>,
+}
+
+/// What is told of the fleet's cuts, role by role: name, help, value.
+type OfFleet = (&'static str, &'static str, fn(&FleetSpent) -> u32);
+
+const FLEET: [OfFleet; 2] = [
+    (
+        "fleet_cuts_of_a_week",
+        "Automatic cuts of behaviour that a role may have in seven days.",
+        |spent| spent.of,
+    ),
+    ("fleet_cuts_left", "How many of them are left.", |spent| spent.left),
+];
+
+/// A role as a label (Prometheus text format: backslash, quote and line feed are escaped).
+fn role_label(role: &str) -> String {
+    let escaped = role.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{{role=\"{escaped}\"}}")
 }
 
 /// Who is at the other end of a connection.
@@ -127,6 +148,7 @@ impl Room {
             pooling: Semaphore::new(1),
             spent: watch::Sender::new(Arc::default()),
             agent_life: config.agent_life,
+            calendar: config.calendar.clone(),
             notifies: config.notify.is_some(),
             changes: watch::Sender::new(0),
             closing: watch::Sender::new(false),
@@ -265,6 +287,16 @@ impl Room {
             "Orders that their hosts did not answer yet.",
             &[("", orders.to_string())],
         );
+        let fleet = Arc::clone(&self.fleet.borrow());
+        let labelled: Vec<(String, &FleetSpent)> =
+            fleet.values().map(|spent| (role_label(&spent.role), spent)).collect();
+        for (name, help, of) in FLEET {
+            let lines: Vec<(&str, String)> = labelled
+                .iter()
+                .map(|(label, spent)| (label.as_str(), of(spent).to_string()))
+                .collect();
+            family(name, "gauge", help, &lines);
+        }
         let lines = [
             ("_sum", format!("{seconds:.9}")),
             ("_count", read(&self.metrics.batches).to_string()),

@@ -55,6 +55,24 @@ pub struct AuthorityState {
     /// The last cut that this host took a token for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cut_at: Option<Timestamp>,
+    /// What a dry run would have spent: it takes no token of the governor.
+    #[serde(default = "empty")]
+    rehearsed: Governor,
+}
+
+fn empty() -> Governor {
+    Governor::new(0.0, 1)
+}
+
+/// What becomes of a ruling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Acting {
+    /// Policy does nothing about the channel: it is told.
+    Tells,
+    /// Everything is decided and withheld.
+    Rehearses,
+    /// It is done.
+    Acts,
 }
 
 /// What was ruled last about a key.
@@ -70,6 +88,22 @@ struct Ruled {
     /// Whether policy did something about it: once it does, it is ruled anew.
     #[serde(default = "acts")]
     acts: bool,
+    /// Whether a dry run decided it: once it is enforced, it is ruled anew.
+    #[serde(default)]
+    rehearsed: bool,
+    /// Whether a token was taken for it, or would have been.
+    #[serde(default)]
+    cut: bool,
+}
+
+impl Ruled {
+    const fn acting(&self) -> Acting {
+        match (self.acts, self.rehearsed) {
+            (true, _) => Acting::Acts,
+            (false, true) => Acting::Rehearses,
+            (false, false) => Acting::Tells,
+        }
+    }
 }
 
 const fn acts() -> bool {
@@ -81,6 +115,12 @@ impl AuthorityState {
     #[must_use]
     pub const fn governor(&self) -> &Governor {
         &self.governor
+    }
+
+    /// The cuts of a week that a dry run would have made: of as many tokens as the governor has.
+    #[must_use]
+    pub const fn rehearsed(&self) -> &Governor {
+        &self.rehearsed
     }
 
     /// The running test of the promise.
@@ -102,6 +142,7 @@ impl Default for Authority {
                 ruled: Vec::new(),
                 fleet: None,
                 cut_at: None,
+                rehearsed: empty(),
             },
         }
     }
@@ -124,6 +165,7 @@ impl Authority {
         let promise =
             certificate.promise(Tier::CutDestination) + certificate.promise(Tier::IsolateHost);
         self.state.governor.resize(promise, 1);
+        self.state.rehearsed.resize(promise, 1);
         if certificate.version != self.state.version {
             self.state.drift = DriftGuard::new(promise);
             self.state.version = certificate.version;
@@ -167,12 +209,22 @@ impl Authority {
     /// What a score may do, if it may do anything that it has not done yet; `hosts` is how many took
     /// the destination up within a day, as far as that is known.
     pub fn rule(&mut self, key: &EpisodeKey, score: &EpisodeScore, hosts: u64) -> Option<Ruling> {
-        self.rule_as(key, score, hosts, true)
+        self.rule_as(key, score, hosts, Acting::Acts)
+    }
+
+    /// The same in a dry run: as it would be ruled, of a week's tokens of its own.
+    pub fn rehearse(
+        &mut self,
+        key: &EpisodeKey,
+        score: &EpisodeScore,
+        hosts: u64,
+    ) -> Option<Ruling> {
+        self.rule_as(key, score, hosts, Acting::Rehearses)
     }
 
     /// The same where policy does nothing about it: it is told, and costs no token.
     pub fn tell(&mut self, key: &EpisodeKey, score: &EpisodeScore, hosts: u64) -> Option<Ruling> {
-        self.rule_as(key, score, hosts, false)
+        self.rule_as(key, score, hosts, Acting::Tells)
     }
 
     fn rule_as(
@@ -180,29 +232,32 @@ impl Authority {
         key: &EpisodeKey,
         score: &EpisodeScore,
         hosts: u64,
-        acts: bool,
+        acting: Acting,
     ) -> Option<Ruling> {
         let at = score.at;
         self.state.drift.turn(at);
         let (reached, threshold, budget) = self.reached(score)?;
         let window = self.window(key, score);
-        let ruled = Ruled {
+        let mut ruled = Ruled {
             key: key.clone(),
             channel: score.channel,
             reached,
             at,
             announced: window.is_some(),
-            acts,
+            acts: acting == Acting::Acts,
+            rehearsed: acting == Acting::Rehearses,
+            cut: false,
         };
         if self.has_ruled(&ruled) {
             return None;
         }
-        self.remember(ruled);
         let (tier, reduced) = match window {
             Some(name) => (Tier::Alert, Some(Reduced::Window { name })),
-            None if !acts && reached > Tier::Alert => (reached, None),
-            None => self.reduce(score, reached, hosts),
+            None if acting == Acting::Tells && reached > Tier::Alert => (reached, None),
+            None => self.reduce(key, score, (reached, acting), hosts),
         };
+        ruled.cut = tier > Tier::Hold && acting > Acting::Tells;
+        self.remember(ruled);
         Some(Ruling {
             key: key.clone(),
             score: score.clone(),
@@ -245,20 +300,45 @@ impl Authority {
     /// The tier that is acted on, and why it is milder than the one that was reached.
     fn reduce(
         &mut self,
+        key: &EpisodeKey,
         score: &EpisodeScore,
-        reached: Tier,
+        (reached, acting): (Tier, Acting),
         hosts: u64,
     ) -> (Tier, Option<Reduced>) {
         match reached {
             Tier::Alert => (Tier::Alert, self.why_locked(score.channel)),
             Tier::Hold => (Tier::Hold, None),
-            Tier::CutDestination | Tier::IsolateHost => self.reduce_cut(score.at, reached, hosts),
+            // One episode is one cut, whatever the number of channels that ask for it.
+            _ if self.is_cut(key, reached, acting) => (reached, None),
+            _ => self.reduce_cut(score.at, (reached, acting), hosts),
         }
     }
 
-    fn reduce_cut(&mut self, at: Timestamp, reached: Tier, hosts: u64) -> (Tier, Option<Reduced>) {
+    /// Whether a token was taken for as much within seven days, by any channel.
+    fn is_cut(&self, key: &EpisodeKey, reached: Tier, acting: Acting) -> bool {
+        self.state.ruled.iter().any(|ruled| {
+            ruled.cut && ruled.key == *key && ruled.reached >= reached && ruled.acting() >= acting
+        })
+    }
+
+    fn reduce_cut(
+        &mut self,
+        at: Timestamp,
+        (reached, acting): (Tier, Acting),
+        hosts: u64,
+    ) -> (Tier, Option<Reduced>) {
         if hosts >= CLUSTER_HOSTS as u64 {
             return (Tier::Hold, Some(Reduced::Cluster { hosts }));
+        }
+        if acting == Acting::Rehearses {
+            // The promise is about cuts: what is withheld tests it no more than it spends it.
+            if self.is_revoked() {
+                return (Tier::Hold, Some(Reduced::Revoked));
+            }
+            if !self.state.rehearsed.take(at) {
+                return (Tier::Hold, Some(Reduced::Spent { of: self.state.rehearsed.size() }));
+            }
+            return (reached, None);
         }
         self.state.drift.note(at);
         if self.is_revoked() {
@@ -317,7 +397,7 @@ impl Authority {
                 && ruled.channel == now.channel
                 && ruled.reached >= now.reached
                 && (now.announced || !ruled.announced)
-                && (ruled.acts || !now.acts)
+                && ruled.acting() >= now.acting()
         })
     }
 

@@ -1,15 +1,18 @@
 //! The record of what a host learned, as it grows: hours, workloads, and episodes that are over.
 
-use super::episode::{Channel, EpisodeKey, EpisodeScore, Workload, input};
+use super::cluster::is_of_the_host;
+use super::episode::{Channel, DestinationKey, EpisodeKey, EpisodeScore, Workload, input};
 use super::season::Slot;
-use sekisho_schema::Timestamp;
 use sekisho_schema::baseline::{Episode, LEARNED_SCHEMA, Learned, SeenWorkload, WEEK_HOURS};
 use sekisho_schema::calendar::Calendar;
 use sekisho_schema::episode::Oddity;
+use sekisho_schema::{Span, Timestamp};
 use std::collections::BTreeMap;
 
 /// Episodes that a record holds.
 const EPISODES: usize = 262_144;
+/// How long an episode is watched.
+const WATCHED: Span = Span::from_hours(WEEK_HOURS as i64);
 /// Workloads that a record holds.
 const WORKLOADS: usize = 4096;
 
@@ -157,6 +160,7 @@ impl Recorder {
             episodes.extend(open);
         }
         episodes.sort_by(|a, b| (&a.key, a.first_at).cmp(&(&b.key, b.first_at)));
+        count_users(&mut episodes);
         Learned {
             schema: LEARNED_SCHEMA.to_owned(),
             host: of.host.to_owned(),
@@ -175,6 +179,50 @@ impl Recorder {
     #[must_use]
     pub fn keep(&self, of: Whose<'_>) -> Learned {
         self.record(of, [])
+    }
+}
+
+/// Counts for each episode the other workloads that spoke to its destination within its seven days, before or
+/// after: an action against the destination would have hit them.
+fn count_users(episodes: &mut [Episode]) {
+    let mut of: BTreeMap<DestinationKey, Vec<(Timestamp, usize)>> = BTreeMap::new();
+    for (at, episode) in episodes.iter().enumerate() {
+        if !is_of_the_host(episode) {
+            let places = of.entry(episode.key.destination.clone()).or_default();
+            places.push((episode.first_at, at));
+        }
+    }
+    for places in of.values_mut() {
+        places.sort_unstable();
+        // Both ends of the window only move on, so that each place enters and leaves it once.
+        let mut within: BTreeMap<&Workload, usize> = BTreeMap::new();
+        let (mut entering, mut leaving) = (places.iter().peekable(), places.iter().peekable());
+        let mut counted = Vec::with_capacity(places.len());
+        let workload = |at: usize| episodes.get(at).map(|episode| &episode.key.workload);
+        for (first_at, at) in places.iter() {
+            while let Some((_, at)) = entering.next_if(|(at, _)| at.since(*first_at) < WATCHED) {
+                if let Some(workload) = workload(*at) {
+                    *within.entry(workload).or_default() += 1;
+                }
+            }
+            while let Some((_, at)) = leaving.next_if(|(at, _)| first_at.since(*at) >= WATCHED) {
+                if let Some(workload) = workload(*at)
+                    && let Some(count) = within.get_mut(workload)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        within.remove(workload);
+                    }
+                }
+            }
+            // Its own workload is always among them.
+            counted.push((*at, within.len().saturating_sub(1) as u64));
+        }
+        for (at, users) in counted {
+            if let Some(episode) = episodes.get_mut(at) {
+                episode.users = episode.users.max(users);
+            }
+        }
     }
 }
 
@@ -248,7 +296,6 @@ mod tests {
     use super::super::episode::{ScoreInputs, scored};
     use super::super::sample::{START, hour, key, upload};
     use super::*;
-    use sekisho_schema::Span;
     use sekisho_schema::baseline::Pool;
 
     const WHOSE: Whose<'static> = Whose { host: "a", role: "web", agent: "0.1.0" };
@@ -284,6 +331,35 @@ mod tests {
         assert_eq!((record.workloads[0].days, record.episodes.len()), (3, 2));
         assert!(record.episodes.is_sorted_by_key(|episode| episode.key.clone()));
         assert_eq!(recorder.keep(WHOSE).episodes.len(), 1);
+    }
+
+    #[test]
+    fn other_workloads_that_speak_to_a_destination_within_the_seven_days_are_its_users() {
+        let mut recorder = Recorder::default();
+        recorder.watch(START);
+        let mut of = |workload: &str, destination: &str, at: i64| {
+            let mut episode = upload(destination, 1);
+            episode.key.workload = workload.parse().unwrap();
+            (episode.first_at, episode.last_at) = (hour(at), hour(at + 1));
+            recorder.take(episode);
+        };
+        of("unit:a.service", "shared.example", 0);
+        of("unit:a.service", "shared.example", 168);
+        of("unit:b.service", "shared.example", 100);
+        of("unit:c.service", "shared.example", 101);
+        of("unit:b.service", "shared.example", 400);
+        of("unit:b.service", "own.example", 0);
+        let record = recorder.record(WHOSE, []);
+        let users = |workload: &str, at: i64| {
+            let workload = workload.parse().unwrap();
+            let is_it = |episode: &&Episode| {
+                episode.key.workload == workload && episode.first_at == hour(at)
+            };
+            record.episodes.iter().find(is_it).unwrap().users
+        };
+        assert_eq!((users("unit:a.service", 0), users("unit:a.service", 168)), (2, 2));
+        assert_eq!((users("unit:b.service", 100), users("unit:b.service", 400)), (2, 0));
+        assert_eq!((users("unit:c.service", 101), users("unit:b.service", 0)), (2, 0));
     }
 
     #[test]

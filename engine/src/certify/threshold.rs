@@ -8,7 +8,7 @@ use super::tails::{Features, measure_pool, terms};
 use sekisho_schema::Timestamp;
 use sekisho_schema::baseline::{Episode, Pool, RoleBaseline};
 use sekisho_schema::certificate::{Budgets, CERTIFICATE_SCHEMA, Certificate, Grant, Tails};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How sure the promise of a tier is, all its channels together.
 pub const CONFIDENCE: f64 = 0.95;
@@ -98,9 +98,17 @@ pub fn certify(pool: &Pool, baseline: &RoleBaseline, of: &Terms<'_>) -> Certific
     for (tier, channels) in &of.budgets.0 {
         // Each channel alone must be surer than all together shall be (detection.md, section 4.4).
         let confidence = 1.0 - (1.0 - of.confidence) / channels.len().max(1) as f64;
+        // What one channel acts on costs nothing in the next: it is acted on once.
+        let mut taken = BTreeSet::new();
         for (channel, budget) in channels {
-            let maxima = events(*channel, *tier, &benign, &prevalence, &tails);
+            let events = events(*channel, *tier, &benign, &prevalence, &tails);
+            let left = events.iter().filter(|(event, _)| !taken.contains(*event));
+            let maxima: Vec<f64> = left.map(|(_, score)| *score).collect();
             let found = smallest(&maxima, host_weeks, *budget, confidence, floor_of(*channel));
+            if let Some(found) = found {
+                let over = events.into_iter().filter(|(_, score)| *score > found.above);
+                taken.extend(over.map(|(event, _)| event));
+            }
             grant.push(Grant {
                 tier: *tier,
                 channel: *channel,
@@ -133,6 +141,13 @@ pub fn certify(pool: &Pool, baseline: &RoleBaseline, of: &Terms<'_>) -> Certific
     }
 }
 
+/// What is acted on once: a cluster, or else an episode, by its place in the pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Cluster(Common),
+    Episode(usize),
+}
+
 /// The highest scores of a channel, an event each: what a cluster does counts once, and is never cut.
 fn events(
     channel: Channel,
@@ -140,23 +155,24 @@ fn events(
     benign: &[&Episode],
     prevalence: &Prevalence,
     tails: &Tails,
-) -> Vec<f64> {
-    let mut single = Vec::new();
-    let mut clustered: BTreeMap<Common, f64> = BTreeMap::new();
-    for episode in benign {
+) -> BTreeMap<Event, f64> {
+    let mut highest: BTreeMap<Event, f64> = BTreeMap::new();
+    for (at, episode) in benign.iter().enumerate() {
         let common = (episode.key.destination.clone(), episode.key.service);
         let Some(score) = score_in(channel, episode, prevalence.hosts(&common), tails) else {
             continue;
         };
-        if channel == Channel::HostBudget || !prevalence.is_cluster(&common) {
-            single.push(score);
+        let event = if channel == Channel::HostBudget || !prevalence.is_cluster(&common) {
+            Event::Episode(at)
         } else if tier <= Tier::Hold {
-            let highest = clustered.entry(common).or_insert(score);
-            *highest = highest.max(score);
-        }
+            Event::Cluster(common)
+        } else {
+            continue;
+        };
+        let before = highest.entry(event).or_insert(score);
+        *before = before.max(score);
     }
-    single.extend(clustered.into_values());
-    single
+    highest
 }
 
 /// The score of an episode in a channel; the sum is made here, from the tails at hand.

@@ -159,7 +159,7 @@ impl Behaviours {
     pub(super) fn speak(
         &self,
         o: &Observation<'_>,
-        policy: &Policy,
+        (policy, enforces): (&Policy, bool),
         (episodes, authority): (&mut Episodes, &mut Authority),
         emit: &mut Vec<Signal>,
     ) {
@@ -168,7 +168,10 @@ impl Behaviours {
             let ruling = score.and_then(|score| {
                 let hosts = u64::from(told.hosts);
                 match policy.rule_for(detector_of(&told), Grade::Suspect) {
-                    Some(rule) if rule.level > 0 => authority.rule(&told.key, score, hosts),
+                    Some(rule) if rule.level > 0 && enforces => {
+                        authority.rule(&told.key, score, hosts)
+                    }
+                    Some(rule) if rule.level > 0 => authority.rehearse(&told.key, score, hosts),
                     _ => authority.tell(&told.key, score, hosts),
                 }
             });

@@ -50,6 +50,8 @@ pub(crate) struct Outlook<'a> {
     pub(crate) own: &'a BTreeSet<IpAddr>,
     /// Whether the policy asks to learn without end.
     pub(crate) keeps_learning: bool,
+    /// Whether what is decided is done.
+    pub(crate) enforces: bool,
 }
 
 impl Outlook<'_> {
@@ -138,7 +140,8 @@ impl Detectors {
         }
         let appetite = self.observe_kind(o, outlook, (learned, &mut *episodes), emit);
         if episodes.has_told() {
-            self.behaviours.speak(o, outlook.policy, (episodes, authority), emit);
+            let duty = (outlook.policy, outlook.enforces);
+            self.behaviours.speak(o, duty, (episodes, authority), emit);
         }
         appetite
     }

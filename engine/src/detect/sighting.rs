@@ -245,6 +245,7 @@ mod tests {
             perimeter: &Perimeter::new(&policy.inside, &[]),
             own: &BTreeSet::new(),
             keeps_learning: false,
+            enforces: true,
         };
         let key = FlowKey {
             transport: Transport::Tcp,

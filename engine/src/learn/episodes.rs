@@ -4,7 +4,9 @@
 //! Fed by what the flow stage tells of a flow (its start, its bursts, its volume, what was read in it), never
 //! by packets. Bounded: the least-seen keys give way, those half-way to a threshold never.
 
+mod calls;
 mod counts;
+mod crossed;
 mod episode;
 mod host;
 mod key;
@@ -14,9 +16,12 @@ mod reading;
 mod store;
 mod telling;
 
-pub use self::store::RestoreEpisodesError;
+pub use self::store::{RestoreEpisodesError, Saving};
 pub use self::telling::{EpisodeSettings, Told, Unlocked, What};
 
+use self::calls::Calls;
+use self::counts::flood_of;
+use self::crossed::Crossed;
 use self::episode::{Episode, mark};
 use self::host::Hosts;
 use self::key::{Asked, At, Key, Place};
@@ -104,6 +109,7 @@ pub struct Episodes {
     echoes: SpaceSaving<(u16, IpAddr), EchoHour>,
     adopters: SpaceSaving<Key, Adopters>,
     bound: SpaceSaving<(IpAddr, IpAddr), Box<str>>,
+    calls: SpaceSaving<Key, Calls>,
     hosts: Hosts,
     /// What people signed as normal, where they did.
     normal: Option<Normal>,
@@ -125,6 +131,7 @@ pub struct Episodes {
     /// Keys that gave way or were refused when the hour began, and whether that was told within it.
     gone: (u64, bool),
     told: Vec<Told>,
+    crossed: Crossed,
 }
 
 impl std::fmt::Debug for Episodes {
@@ -151,6 +158,7 @@ impl Episodes {
             echoes: SpaceSaving::new(limits.echo_peers, seed, |state, key| state.hash_one(key)),
             adopters: SpaceSaving::new(limits.episodes, seed, Key::hash),
             bound: SpaceSaving::new(limits.named_peers, seed, |state, key| state.hash_one(key)),
+            calls: SpaceSaving::new(limits.called, seed, Key::hash),
             hosts: Hosts::new(limits.learned_hosts, seed),
             normal: None,
             workloads: vec![Workload::Host],
@@ -165,6 +173,7 @@ impl Episodes {
             lost: 0,
             gone: (0, false),
             told: Vec::new(),
+            crossed: Crossed::default(),
         }
     }
 
@@ -223,6 +232,9 @@ impl Episodes {
 
     /// What is to be told since the last time, in its order.
     pub(crate) fn take_told(&mut self) -> std::vec::Drain<'_, Told> {
+        for told in &self.told {
+            self.crossed.note(told, &self.unlocked);
+        }
         self.told.drain(..)
     }
 
@@ -265,7 +277,7 @@ impl Episodes {
     pub fn records(&self) -> impl Iterator<Item = baseline::Episode> + '_ {
         self.table.slots().map(move |slot| {
             let key = named(&self.hosts, &self.workloads, slot.key.at(), slot.value.workload);
-            slot.value.record(key, self.tails.as_deref())
+            self.crossed.tell(slot.value.record(key, self.tails.as_deref()))
         })
     }
 
@@ -415,7 +427,7 @@ impl Episodes {
         seen: bool,
     ) -> Option<(&'a mut Episode, At<'a>, bool, Voice<'a>)> {
         let Self { table, adopters, bound, asn, settings, unlocked, tails, told, .. } = self;
-        let Self { hosts, workloads, finished, lost, capacity, gone, .. } = self;
+        let Self { hosts, workloads, finished, lost, capacity, gone, crossed, .. } = self;
         let place = place_of(bound, asn.as_deref(), &o.flow);
         let adopters = if seen { adopters_of(adopters, hosts, place, host) } else { 1 };
         let service = Service::new(o.flow.key.transport, o.flow.key.remote.port());
@@ -439,7 +451,8 @@ impl Episodes {
             (entered.value, entered.is_new)
         };
         if episode.is_over(at) {
-            let over = voice.record(key, episode);
+            let over = crossed.tell(voice.record(key, episode));
+            crossed.forget(&over.key);
             if finished.len() < *capacity {
                 finished.push(over);
             } else {
@@ -540,7 +553,7 @@ impl Episodes {
         }
         let room = self.capacity.saturating_sub(self.finished.len());
         self.lost += over.len().saturating_sub(room) as u64;
-        self.finished.extend(over.into_iter().take(room));
+        self.finished.extend(over.into_iter().take(room).map(|over| self.crossed.tell(over)));
     }
 
     /// An hour is over: what no longer is half-way to a threshold may go again, what is over goes first.
@@ -553,6 +566,7 @@ impl Episodes {
         self.names.reorder(|_| false);
         self.echoes.reorder(|echoes| echoes.within(at) == 0);
         self.end_weeks(at);
+        self.crossed.turn_hour(at);
         self.gone = (self.table.evicted().saturating_add(self.table.refused()), false);
     }
 }
@@ -580,11 +594,6 @@ fn adopters_of(
         *count += 1;
     }
     (*count).max(*fleet).max(1)
-}
-
-/// Keys that give way within an hour, from which on it is a flood: a sixteenth of the table.
-const fn flood_of(capacity: usize) -> u64 {
-    (capacity / 16) as u64 + 16
 }
 
 #[cfg(test)]

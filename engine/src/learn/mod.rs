@@ -27,7 +27,9 @@ pub(crate) use bounded::Bounded;
 pub(crate) use destinations::{DestinationAt, Destinations, RemoteAt};
 pub use destinations::{DestinationKey, Remote};
 pub(crate) use episodes::Regard;
-pub use episodes::{AsnOf, EpisodeSettings, Episodes, RestoreEpisodesError, Told, Unlocked, What};
+pub use episodes::{
+    AsnOf, EpisodeSettings, Episodes, RestoreEpisodesError, Saving, Told, Unlocked, What,
+};
 pub use suffix::registered_name;
 pub(crate) use traffic::Ended;
 pub use traffic::FlowEnd;

@@ -5,7 +5,8 @@
 //! with shape at most 1). Then P(a ≤ gap ≤ b | d ≤ gap ≤ b) ≤ (b − a)/(b − d) for any a, b and d chosen
 //! beforehand, so a bet at these odds cannot win in the mean, and a product of bets that grows is
 //! evidence (Ville's inequality; detection.md, section 3). The restarted form keeps the mean time
-//! between false alarms at or above 10^threshold contacts.
+//! between false alarms at or above 10^threshold contacts. Windows and stakes may be chosen from the
+//! past in any way, and the six bettors share one stake equally, so the mean is evidence as well.
 
 use super::keep::keep_fields;
 use crate::certify::episode::input;
@@ -29,6 +30,15 @@ const BOLDEST: f64 = 0.95;
 const QUICKENED: u8 = 16;
 /// As many gaps in a row far above the median say that it became slower.
 const SLOWED: u8 = 4;
+/// Below this share of the median nothing is bet by the bettors with the higher lower cut: an operator's burst ...
+const LOWER_CUT: f64 = 0.1;
+/// ... and below this share a gap is not remembered: it may be a piece of a sleep that was interrupted.
+const PIECE: f64 = 0.2;
+/// Gaps that the past is worth before the first was predicted: so many, hit as often as the window promises.
+const PRIOR: f64 = 4.0;
+/// The range of the remembered gaps is widened by this share, divided by their number, at either end:
+/// the next gap is the longest or the shortest so far about once in as many.
+const WIDER: f64 = 0.5;
 /// Bets of which it is remembered whether they hit.
 const HISTORY: u32 = 31;
 /// Gaps are remembered as 16-bit logarithms: this many steps to a doubling, 0.034 % each ...
@@ -138,14 +148,40 @@ impl Sorted {
     }
 
     /// The three windows, before any lower cut, and the median.
-    fn windows(&self, resolution: f64) -> ([(f64, f64); 3], f64) {
+    fn windows(&self, resolution: f64) -> ([Guess; 3], f64) {
         let median = self.quantile(0.5);
+        let (least, most) = (self.quantile(0.0), self.quantile(1.0));
+        let count = self.count.max(1) as f64;
+        let wider = WIDER * (most - least) / count;
+        // Were the next gap drawn as those before it were, each window would catch it so often.
+        let guess = |low: f64, high: f64, expected| Guess {
+            low: low - resolution,
+            high: high + resolution,
+            expected,
+        };
         let windows = [
-            (median * 0.95 - resolution, median * 1.05 + resolution),
-            (self.quantile(0.1) * 0.95 - resolution, self.quantile(0.9) * 1.05 + resolution),
-            (self.quantile(0.0) * 0.97 - resolution, self.quantile(1.0) * 1.03 + resolution),
+            guess(median * 0.95, median * 1.05, 0.5),
+            guess(self.quantile(0.1) * 0.95, self.quantile(0.9) * 1.05, 0.8),
+            guess(least * 0.97 - wider, most * 1.03 + wider, (count - 1.0) / count),
         ];
         (windows, median)
+    }
+}
+
+/// A window before any lower cut, and how often it is expected to catch a gap that is not longer.
+#[derive(Clone, Copy, Debug)]
+struct Guess {
+    low: f64,
+    high: f64,
+    expected: f64,
+}
+
+impl Guess {
+    /// The window above a lower cut.
+    fn above(self, cut: f64, resolution: f64) -> Window {
+        let low = self.low.max(cut);
+        let high = if self.high <= low { low + resolution } else { self.high };
+        Window { low, high, chance: (high - low) / (high - cut) }
     }
 }
 
@@ -185,11 +221,11 @@ impl Rhythm {
             return None;
         }
         let (windows, median) = sorted.windows(settings.resolution);
-        let lower_cut = settings.dead.max(0.2 * median);
+        let lower_cut = settings.dead.max(LOWER_CUT * median);
         let bet = self.bet(seconds, windows, lower_cut, settings);
-        if seconds < lower_cut {
+        if seconds < settings.dead.max(PIECE * median) {
             // Too short for this rhythm: a burst of its operator, or another rhythm.
-            self.short += 1;
+            self.short = self.short.saturating_add(1);
             if self.short >= QUICKENED {
                 self.learn_anew();
             }
@@ -203,7 +239,7 @@ impl Rhythm {
     fn bet(
         &mut self,
         gap: f64,
-        windows: [(f64, f64); 3],
+        windows: [Guess; 3],
         lower_cut: f64,
         settings: RhythmSettings,
     ) -> Option<Window> {
@@ -211,24 +247,21 @@ impl Rhythm {
         let mut led = None;
         let mut any = false;
         let cuts = [settings.dead, lower_cut];
-        let plans = cuts.into_iter().flat_map(|cut| windows.map(|window| (cut, window)));
+        let plans = cuts.into_iter().flat_map(|cut| windows.map(|guess| (cut, guess)));
         let records = self.log10_e.iter_mut().zip(&mut self.hits).zip(&mut self.trials);
-        for (at, (((log10_e, hits), trials), (cut, (a, b)))) in records.zip(plans).enumerate() {
-            if gap < cut {
+        for (at, (((log10_e, hits), trials), (cut, guess))) in records.zip(plans).enumerate() {
+            let window = guess.above(cut, settings.resolution);
+            let chance = window.chance;
+            if gap < cut || gap > window.high || chance > DULL {
                 continue;
             }
-            let a = a.max(cut);
-            let b = if b <= a { a + settings.resolution } else { b };
-            let chance = (b - a) / (b - cut);
-            if gap > b || chance > DULL {
-                continue;
-            }
-            let expected = (f64::from(*hits) / 2.0 + 1.0) / (f64::from(*trials) / 2.0 + 2.0);
+            let expected = (f64::from(*hits) / 2.0 + PRIOR * guess.expected)
+                / (f64::from(*trials) / 2.0 + PRIOR);
             let stake = ((expected - chance) / (1.0 - chance)).clamp(0.0, BOLDEST);
-            let is_hit = gap >= a;
+            let is_hit = gap >= window.low;
             let e = if is_hit { 1.0 + stake * (1.0 / chance - 1.0) } else { 1.0 - stake };
-            *hits += 2 * u8::from(is_hit);
-            *trials += 2;
+            *hits = hits.saturating_add(2 * u8::from(is_hit));
+            *trials = trials.saturating_add(2);
             if *trials > 2 * MEMORY {
                 *hits /= 2;
                 *trials /= 2;
@@ -236,7 +269,7 @@ impl Rhythm {
             *log10_e = log10_e.max(0.0) + e.log10() as f32;
             any = true;
             if at == leader {
-                led = Some((Window { low: a, high: b, chance }, is_hit));
+                led = Some((window, is_hit));
             }
         }
         if any {
@@ -273,7 +306,7 @@ impl Rhythm {
     /// in a row tell that it was learned from something faster, such as an operator's burst.
     fn remember(&mut self, gap: f64, longest: f64) {
         if self.filled >= SETTLED && gap > longest {
-            self.long += 1;
+            self.long = self.long.saturating_add(1);
             if self.long >= SLOWED {
                 self.learn_anew();
             }
@@ -283,7 +316,7 @@ impl Rhythm {
         if let Some(place) = self.ring.get_mut(usize::from(self.position)) {
             *place = code_of(gap);
         }
-        self.position = (self.position + 1) % RING as u8;
+        self.position = self.position.wrapping_add(1) % RING as u8;
         self.filled = self.filled.saturating_add(1);
     }
 
@@ -344,11 +377,8 @@ impl Rhythm {
         }
         let (windows, median) = self.sorted().windows(settings.resolution);
         let leader = self.leader();
-        let cut = if leader < 3 { settings.dead } else { settings.dead.max(0.2 * median) };
-        let (a, b) = *windows.get(leader % 3)?;
-        let a = a.max(cut);
-        let b = if b <= a { a + settings.resolution } else { b };
-        Some(Window { low: a, high: b, chance: (b - a) / (b - cut) })
+        let cut = if leader < 3 { settings.dead } else { settings.dead.max(LOWER_CUT * median) };
+        Some(windows.get(leader % 3)?.above(cut, settings.resolution))
     }
 }
 

@@ -191,8 +191,17 @@ const fn short(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-impl<K: Keep, V: Keep> SpaceSaving<K, V> {
-    pub(crate) fn keep(&self, out: &mut Vec<u8>) {
+/// How far a table is written down that goes on to be used meanwhile: each place as it stands when its turn comes.
+#[derive(Debug)]
+pub(crate) struct Partly {
+    /// For each place whether the order knows it.
+    ordered: Vec<bool>,
+    next: usize,
+}
+
+impl<K: Keep + PartialEq, V: Keep> SpaceSaving<K, V> {
+    /// Begins to write the table down.
+    pub(crate) fn begin_keeping(&self, out: &mut Vec<u8>) -> Partly {
         (self.evicted, self.refused).keep(out);
         // Which places are missing in the order decides who goes next.
         let mut ordered = vec![false; self.slots.len()];
@@ -202,28 +211,49 @@ impl<K: Keep, V: Keep> SpaceSaving<K, V> {
             }
         }
         (self.slots.len() as u32).keep(out);
-        for (slot, ordered) in self.slots.iter().zip(ordered) {
+        Partly { ordered, next: 0 }
+    }
+
+    /// Writes so many places more; how many of these are left when the table is whole, `None` while it is not.
+    pub(crate) fn keep_some(
+        &self,
+        partly: &mut Partly,
+        most: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let slots = self.slots.iter().zip(&partly.ordered).skip(partly.next);
+        let mut written = 0;
+        for (slot, ordered) in slots.take(most) {
             slot.key.keep(out);
             slot.value.keep(out);
             slot.weight.keep(out);
             ordered.keep(out);
+            written += 1;
         }
+        partly.next += written;
+        (partly.next >= partly.ordered.len()).then(|| most - written)
     }
 
     /// Reads back what was kept into a table of this size; `None` when it is not whole or does not fit.
+    ///
+    /// A key that moved to another place while the table was written down is taken once.
     pub(crate) fn take(mut self, from: &mut &[u8]) -> Option<Self> {
         (self.evicted, self.refused) = <(u64, u64)>::take(from)?;
         let count = u32::take(from)? as usize;
         if count > self.capacity || count > from.len() {
             return None;
         }
-        for place in 0..count as u32 {
+        for _ in 0..count {
             let (key, value) = <(K, V)>::take(from)?;
-            let weight = u32::take(from)?;
+            let (weight, is_ordered) = <(u32, bool)>::take(from)?;
             let hash = short((self.hash_of)(&self.hasher, &key));
+            if self.at(hash, |known| *known == key).is_some() {
+                continue;
+            }
+            let place = self.slots.len() as u32;
             self.index.insert(hash, place);
             self.slots.push(Slot { key, value, weight, hash });
-            if bool::take(from)? {
+            if is_ordered {
                 self.order.push(Reverse((weight, place)));
             }
         }
@@ -294,6 +324,36 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_is_used_while_it_is_written_down_is_read_back_with_each_key_once() {
+        let mut first = table(16);
+        for key in 0..16 {
+            (0..key).for_each(|_| {
+                see(&mut first, key);
+            });
+        }
+        let mut bytes = Vec::new();
+        let mut partly = first.begin_keeping(&mut bytes);
+        assert_eq!(first.keep_some(&mut partly, 8, &mut bytes), None);
+        // What stood in the first half gives way, and comes again in the second.
+        let moved = *first.slots().next().map(|slot| &slot.key).unwrap();
+        for key in 100..140 {
+            see(&mut first, key);
+        }
+        (0..9).for_each(|_| {
+            see(&mut first, moved);
+        });
+        while first.keep_some(&mut partly, 3, &mut bytes).is_none() {}
+        let mut from = bytes.as_slice();
+        let second = table(16).take(&mut from).unwrap();
+        assert!(from.is_empty());
+        let mut keys: Vec<u64> = second.slots().map(|slot| slot.key).collect();
+        keys.sort_unstable();
+        let count = keys.len();
+        keys.dedup();
+        assert_eq!((keys.len(), keys.contains(&moved)), (count, true));
+    }
+
+    #[test]
     fn a_restored_table_evicts_the_same_keys() {
         let mut draw = 9_u64;
         let mut key = || {
@@ -307,7 +367,8 @@ mod tests {
             see(&mut first, key());
         });
         let mut bytes = Vec::new();
-        first.keep(&mut bytes);
+        let mut partly = first.begin_keeping(&mut bytes);
+        while first.keep_some(&mut partly, 5, &mut bytes).is_none() {}
         let empty =
             SpaceSaving::new(16, 12345, |state: &RandomState, key: &u64| state.hash_one(key));
         let mut from = bytes.as_slice();
@@ -319,7 +380,8 @@ mod tests {
         }
         let kept = |table: &SpaceSaving<u64, u32>| {
             let mut bytes = Vec::new();
-            table.keep(&mut bytes);
+            let mut partly = table.begin_keeping(&mut bytes);
+            assert_eq!(table.keep_some(&mut partly, 100, &mut bytes), Some(84));
             bytes
         };
         assert_eq!(kept(&first), kept(&second));

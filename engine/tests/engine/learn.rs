@@ -4,7 +4,8 @@ use crate::forge::{
     Bench, C2, LOCAL, Made, START, answer, end, hello, policy, query, tcp, udp, udp_stating,
 };
 use sekisho_engine::cases::{CaseFile, try_case};
-use sekisho_engine::certify::episode::{Channel, score_of};
+use sekisho_engine::certify::episode::{Channel, Tier, score_of};
+use sekisho_engine::learn::{Episodes, Unlocked};
 use sekisho_engine::{Engine, EngineConfig, HostFact, Input, Limits, Output, drive};
 use sekisho_schema::episode::EpisodeScore;
 use sekisho_schema::{Action, Span, Timestamp};
@@ -77,6 +78,77 @@ fn a_persistent_connection_is_scored_by_its_bursts_in_every_channel_that_applies
         let replayed = score_of(score.channel, &score.inputs).unwrap();
         assert_eq!(replayed.to_bits(), score.score.to_bits(), "{key}");
     }
+}
+
+#[test]
+fn the_first_moment_above_each_threshold_is_in_the_record_and_outlives_a_restart() {
+    let mut bench = Bench::new("dry-run", "", &[]);
+    let mut unlocked = Unlocked::default();
+    unlocked.set(Channel::Allowance, Tier::Hold, 2000.0);
+    unlocked.set(Channel::Allowance, Tier::CutDestination, 4000.0);
+    unlocked.set(Channel::Rhythm, Tier::Hold, 1e9);
+    let frames = keep_alives(0.0, 30.0, 60);
+    // What is unlocked is looked at anew when an hour begins.
+    bench.feed(&frames[..10]);
+    bench.engine.episodes_mut().unlock(unlocked);
+    bench.feed(&frames[10..]);
+    let record = bench.engine.episodes().records().next().unwrap();
+    let tiers: Vec<Tier> = record.crossings.iter().map(|crossing| crossing.tier).collect();
+    assert_eq!(tiers, [Tier::Hold, Tier::CutDestination], "each once, in their order");
+    for (crossing, threshold) in record.crossings.iter().zip([2000.0, 4000.0]) {
+        assert_eq!((crossing.channel, crossing.threshold), (Channel::Allowance, threshold));
+        assert!(crossing.score > threshold && crossing.score < threshold + 200.0, "{crossing:?}");
+        assert!(crossing.at > record.first_at && crossing.at < record.last_at);
+        assert!(crossing.up < record.up, "what came after it would have been stopped");
+    }
+    let saved = bench.engine.episodes().save();
+    let mut again = Episodes::new(&Limits::default(), 99);
+    again.restore(&saved).unwrap();
+    assert_eq!(again.records().next().unwrap(), record);
+    assert_eq!(again.save(), saved);
+}
+
+#[test]
+fn calls_that_carry_nothing_tell_of_their_rhythm_once_the_destination_has_answered() {
+    let server = end(C2, 443);
+    let calls = |port: u16, from: f64| -> Vec<Made> {
+        let one = |n: u16| {
+            let (client, at) = (end(LOCAL, port + n), from + 10.0 * f64::from(n));
+            let syn = tcp(after(at), client, server, 2, 1, 0, b"");
+            [syn, tcp(after(at + 0.1), server, client, 0x14, 0, 2, b"")]
+        };
+        (0..60).flat_map(one).collect()
+    };
+    let told = |bench: &Bench| {
+        bench.findings().iter().filter(|finding| finding.detector == "behaviour.beacon").count()
+    };
+    let mut bench = Bench::new("dry-run", "", &[]);
+    bench.feed(&calls(42_000, 0.0));
+    bench.tick(after(1000.0));
+    assert!(bench.engine.episodes().is_empty(), "nothing was ever said");
+    bench.feed(&keep_alives(1000.0, 20.0, 4));
+    assert_eq!((told(&bench), bench.engine.episodes().len()), (0, 1));
+    let before: Vec<_> = bench.engine.episodes().scores().collect();
+    bench.feed(&calls(43_000, 1100.0));
+    bench.tick(after(2500.0));
+    assert_eq!(told(&bench), 1);
+    let after: Vec<_> = bench.engine.episodes().scores().collect();
+    assert_eq!(after, before, "no contact, no hour and no score came of it");
+}
+
+#[test]
+fn what_is_written_down_in_pieces_is_what_is_written_at_once() {
+    let mut bench = Bench::new("dry-run", "", &[]);
+    bench.feed(&keep_alives(0.0, 30.0, 50));
+    for n in 0..40_u8 {
+        let to = Ipv4Addr::new(198, 51, n, 1);
+        bench.feed(&[udp(after(2000.0 + f64::from(n)), end(LOCAL, 6000), end(to, 4444), b"hi")]);
+    }
+    let episodes = bench.engine.episodes();
+    let mut saving = episodes.begin_saving();
+    let steps = (1..1000).find(|_| episodes.save_some(&mut saving, 3)).unwrap();
+    assert!(steps > 13, "{steps}");
+    assert_eq!(saving.sealed(), episodes.save());
 }
 
 #[test]

@@ -268,6 +268,7 @@ fn flood(keys: u32, learns: bool) -> Value {
     let began = cpu();
     engine.episodes_mut().turn_hour(Timestamp::from_nanos(at + 600 * SECOND));
     let hour = cpu() - began;
+    let saving = saving(&engine);
     let kept = |channel: Channel, from: u8, least: f64| {
         let of = |n: u8| format!("198.51.{n}.0/24");
         (from..from + 10)
@@ -286,6 +287,9 @@ fn flood(keys: u32, learns: bool) -> Value {
         "keys": keys,
         "ns_a_key": spent,
         "hour_us": hour as f64 / 1000.0,
+        "save_begin_us": saving[0],
+        "save_step_us": saving[1],
+        "save_seal_us": saving[2],
         "grown": resident() - before,
         "watched": engine.episodes().len(),
         "evicted": engine.episodes().evicted(),
@@ -294,6 +298,32 @@ fn flood(keys: u32, learns: bool) -> Value {
         "floods_told": told.floods,
         "findings": told.findings,
     })
+}
+
+/// Keys that the agent writes down at a time.
+const KEYS: usize = 512;
+
+/// Writing everything down as the agent does: CPU of the beginning, of the longest step, and of the digest that
+/// another thread makes; in microseconds.
+fn saving(engine: &Engine) -> [f64; 3] {
+    let mut began = cpu();
+    let mut lap = || {
+        let now = cpu();
+        (now - std::mem::replace(&mut began, now)) as f64 / 1000.0
+    };
+    let mut saving = engine.episodes().begin_saving();
+    let begin = lap();
+    let mut longest = 0.0_f64;
+    loop {
+        let is_whole = engine.episodes().save_some(&mut saving, KEYS);
+        longest = longest.max(lap());
+        if is_whole {
+            break;
+        }
+    }
+    let bytes = saving.sealed().len();
+    assert!(bytes > 0, "nothing was written");
+    [begin, longest, lap()]
 }
 
 /// A stream of numbers that is the same each time.

@@ -70,6 +70,10 @@ pub struct Watch {
     has_answered: bool,
     contacts: u64,
     oddities: Vec<Oddity>,
+    /// Calls without payload, the last of them, and when they proved a rhythm.
+    calls: Rhythm,
+    last_call: Option<f64>,
+    called: Option<f64>,
 }
 
 impl Watch {
@@ -108,6 +112,25 @@ impl Watch {
         if self.proven.is_none() && self.rhythm.peak() >= RHYTHM_PROVEN {
             self.proven = Some(at);
         }
+    }
+
+    /// A call that carried nothing, in order with the contacts: it counts once the destination has answered, and
+    /// tells people, no more.
+    pub fn call(&mut self, at: f64) {
+        if !self.has_answered {
+            return;
+        }
+        contact(&mut self.calls, &mut self.last_call, at);
+        // Two tests of one destination: this one has half the weight.
+        if self.called.is_none() && self.calls.peak() >= RHYTHM_PROVEN + std::f64::consts::LOG10_2 {
+            self.called = Some(at);
+        }
+    }
+
+    /// When people were told of a rhythm, of contacts or of calls.
+    #[must_use]
+    pub fn told(&self) -> Option<f64> {
+        self.proven.into_iter().chain(self.called).min_by(f64::total_cmp)
     }
 
     fn hour(&self, at: f64) -> usize {

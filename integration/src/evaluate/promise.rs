@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 /// Weeks of learning and weeks of test.
 const WEEKS: usize = 4;
-/// The tiers that are promised, with their promises for a host-week.
-const TIERS: [(Tier, f64); 2] = [(Tier::Hold, 0.5), (Tier::CutDestination, 0.12)];
+/// The tiers that are promised.
+const TIERS: [Tier; 2] = [Tier::Hold, Tier::CutDestination];
 
 /// The budgets of the experiment: upload and sum for a hold, a third each for a cut.
 fn budgets() -> Budgets {
@@ -115,31 +115,45 @@ pub(super) fn run(plan: Plan) -> Outcome {
         "promised false actions against those of four weeks nobody learned from",
     );
     let fleets = plan.runs(20, 3);
-    let mut kept = Kept::default();
+    let (experiment, shipped) = (budgets(), Budgets::default());
+    let (mut kept, mut as_shipped) = (Kept::default(), Kept::default());
     let mut comparison = Comparison::default();
     for fleet in 0..fleets {
         let mut draw = Draw::new(plan.seed.wrapping_mul(1000).wrapping_add(fleet as u64));
         let with_peers = fleet < plan.runs(4, 1);
         let learned = weeks(&mut draw, Size::USUAL, with_peers);
         let test = weeks(&mut draw, Size::USUAL, with_peers);
-        one_fleet(&learned, &test, &mut kept);
+        one_fleet(&learned, &test, &experiment, &mut kept);
+        one_fleet(&learned, &test, &shipped, &mut as_shipped);
         if with_peers {
             comparison.add(&mut draw, &learned, &test, plan);
         }
     }
-    tell(&mut outcome, &kept, fleets);
+    tell(&mut outcome, &kept, &experiment, fleets);
+    tell(&mut outcome, &as_shipped, &shipped, fleets);
+    outcome.hold(
+        "cuts locked below 3/b host-weeks",
+        format!("{fleets} of {fleets}"),
+        kept.is_locked_before.to_string(),
+        kept.is_locked_before == fleets,
+    );
     comparison.tell(&mut outcome);
     outcome.note("rates and laws of the fleets are assumed (detection.md, 4.4); a roll-out is on three hosts and one event; everything on the review list was signed");
     outcome
 }
 
-fn one_fleet(learned: &BTreeMap<Role, Half>, test: &BTreeMap<Role, Half>, kept: &mut Kept) {
+fn one_fleet(
+    learned: &BTreeMap<Role, Half>,
+    test: &BTreeMap<Role, Half>,
+    budgets: &Budgets,
+    kept: &mut Kept,
+) {
     kept.fleets += 1;
     let mut locked_before = true;
     for role in Role::ALL {
         let (Some(before), Some(then)) = (learned.get(&role), test.get(&role)) else { continue };
-        let certificate = before.weeks.certificate(&budgets());
-        for (tier, _) in TIERS {
+        let certificate = before.weeks.certificate(budgets);
+        for tier in TIERS {
             let is_open = Channel::ALL.iter().any(|c| certificate.threshold(tier, *c).is_some());
             if !is_open {
                 *kept.locked.entry((role, tier)).or_default() += 1;
@@ -166,11 +180,12 @@ fn is_locked_on_too_little(learned: &Weeks) -> bool {
     Channel::ALL.iter().all(|c| certificate.threshold(Tier::CutDestination, *c).is_none())
 }
 
-fn tell(outcome: &mut Outcome, kept: &Kept, fleets: usize) {
+fn tell(outcome: &mut Outcome, kept: &Kept, budgets: &Budgets, fleets: usize) {
     // 18 of 20 where there are 20.
     let least = (fleets * 9).div_ceil(10).min(fleets);
     for ((role, tier), rates) in &kept.rates {
-        let promise = TIERS.iter().find(|(known, _)| known == tier).map_or(0.0, |known| known.1);
+        // Three times 0.04 is a little more than 0.12.
+        let promise = (budgets.promise(*tier) * 1e6).round() / 1e6;
         let held = rates.iter().filter(|rate| **rate <= promise).count();
         let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
         let worst = rates.iter().copied().fold(0.0, f64::max);
@@ -183,12 +198,6 @@ fn tell(outcome: &mut Outcome, kept: &Kept, fleets: usize) {
             held >= least,
         );
     }
-    outcome.hold(
-        "cuts locked below 3/b host-weeks",
-        format!("{fleets} of {fleets}"),
-        kept.is_locked_before.to_string(),
-        kept.is_locked_before == fleets,
-    );
     for ((role, tier, channel), count) in &kept.by_channel {
         outcome
             .tell(format!("  {} {tier} by {channel}, all fleets", role.name()), count.to_string());

@@ -11,6 +11,8 @@ pub(super) const LEARNING_RATIO: f64 = 1.25;
 /// Most resident memory of all tables of learning together, in MB: 65,536 keys of at most 256 bytes, which a test of the
 /// engine holds, and the usual destinations, names, hosts and echoes beside them.
 const LEARNING_MB: f64 = 32.0;
+/// Milliseconds that a step of writing down what was learned may take in the packet path.
+const STEP_MS: f64 = 2.0;
 /// Distinct keys of the flood, and of its short form.
 const FLOOD: [&str; 2] = ["10000000", "1000000"];
 /// Most seconds for seven days of capture time.
@@ -69,6 +71,12 @@ pub(super) fn flood_and_week(short: bool) -> Result<Vec<Failure>, Failure> {
         number(&with, "/evicted")?,
         number(&with, "/hour_us")? / 1000.0,
     );
+    let step = number(&with, "/save_step_us")?;
+    println!(
+        "  written down in steps of 512 keys: the longest {:.2} ms (at most {STEP_MS}), and {:.1} ms beside the packets for the digest",
+        step / 1000.0,
+        number(&with, "/save_seal_us")? / 1000.0
+    );
     println!("  {grown:.1} MB resident for all tables of learning (at most {LEARNING_MB})");
     println!(
         "  half-way to a threshold before it: 20, still watched after it: {:.0}; told as a flood: {told:.0} times",
@@ -78,6 +86,7 @@ pub(super) fn flood_and_week(short: bool) -> Result<Vec<Failure>, Failure> {
         (grown <= LEARNING_MB, format!("learning takes {grown:.0} MB")),
         (half + sent >= 20.0, "a key that was half-way to a threshold gave way".to_owned()),
         (told >= 1.0, "a flood of keys was not told".to_owned()),
+        (step <= STEP_MS * 1000.0, format!("a step of writing down takes {step:.0} µs")),
     ];
     faults.extend(wanted.into_iter().filter(|(is, _)| !is).map(|(_, why)| why));
     let week = learn_cost(&["week"])?;

@@ -163,6 +163,14 @@ fn cuts(authority: &AuthorityStatus, out: &mut dyn Write) -> std::io::Result<()>
         out,
         "           automatic cuts: {} of {} in seven days are left{refused}",
         authority.cuts_left, authority.cuts_of_a_week
+    )?;
+    let (would, refused) = (authority.cuts_rehearsed, authority.cuts_rehearsed_refused);
+    if would == 0 && refused == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "           withheld in dry run: {would} cuts in seven days, and {refused} that would have been holds; no token was spent"
     )
 }
 
@@ -215,6 +223,7 @@ mod tests {
         status.authority.granted =
             vec![Granted { tier: Tier::Hold, channel: Channel::Allowance, threshold: 5e6 }];
         (status.authority.cuts_of_a_week, status.authority.cuts_refused) = (1, 7);
+        (status.authority.cuts_rehearsed, status.authority.cuts_rehearsed_refused) = (1, 4);
         status.authority.revoked_at = Some(NOW);
         status.authority.windows = vec![Window { name: "new backup".into(), until: NOW }];
         let told = told(&status);
@@ -223,6 +232,7 @@ mod tests {
             "may slow a destination on: allowance above 5.0 MB",
             "the policy asks for nothing of it",
             "automatic cuts: 0 of 1 in seven days are left; 7 more became holds",
+            "withheld in dry run: 1 cuts in seven days, and 4 that would have been holds",
             "CUTTING WAS TAKEN BACK",
             "change window \"new backup\" is open",
             "last refused: seal does not hold",

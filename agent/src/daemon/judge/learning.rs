@@ -20,7 +20,12 @@ pub(in crate::daemon) struct Learning {
     kept: (Option<AuthorityState>, u64),
     /// The role that the thread was told of.
     role: String,
+    /// What is being written down for it.
+    keeping: Option<Learnt>,
 }
+
+/// Keys that are written down at a time: the packets wait for it, so it is well below a millisecond.
+const KEYS: usize = 512;
 
 impl Judge {
     /// Goes on from what was learned before, by what people signed since.
@@ -99,20 +104,45 @@ impl Judge {
         self.input(Input::Fact(HostFact::SpaceFell(bytes), clock::now()));
     }
 
-    /// Hands over what was learned; at the very end it waits until there is room for it.
+    /// Begins to hand over what was learned; at the very end all of it at once, waiting until there is room for it.
     pub(in crate::daemon) fn keep_learned(&mut self, is_last: bool) {
-        let Some(keeper) = &mut self.learning.keeper else { return };
-        let (finished, lost) = self.engine.episodes_mut().take_finished();
-        let learnt = Learnt {
+        let is_under_way = self.learning.keeping.is_some();
+        if self.learning.keeper.is_none() || (is_under_way && !is_last) {
+            return;
+        }
+        let (mut finished, mut lost) = self.engine.episodes_mut().take_finished();
+        if let Some(before) = self.learning.keeping.take() {
+            lost += before.lost;
+            finished.splice(0..0, before.finished);
+        }
+        self.learning.keeping = Some(Learnt {
             at: clock::now(),
             destinations: self.engine.baseline(),
-            episodes: self.engine.episodes().save(),
+            episodes: self.engine.episodes().begin_saving(),
             finished,
             lost,
-        };
-        keeper.keep(learnt, is_last);
-        if is_last {
+        });
+        if !is_last {
+            return;
+        }
+        self.keep_more(usize::MAX, true);
+        if let Some(keeper) = &mut self.learning.keeper {
             keeper.keep_authority(self.engine.authority().state());
+        }
+    }
+
+    /// Writes down more of what was learned, and hands it over once it is whole.
+    fn keep_more(&mut self, most: usize, is_last: bool) {
+        let Learning { keeper: Some(keeper), keeping, .. } = &mut self.learning else { return };
+        let Some(mut learnt) = keeping.take() else { return };
+        let mut is_whole = self.engine.episodes().save_some(&mut learnt.episodes, most);
+        while is_last && !is_whole {
+            is_whole = self.engine.episodes().save_some(&mut learnt.episodes, most);
+        }
+        if is_whole {
+            keeper.keep(learnt, is_last);
+        } else {
+            *keeping = Some(learnt);
         }
     }
 
@@ -125,6 +155,7 @@ impl Judge {
 
     /// What is due about once a second.
     pub(super) fn tend_learning(&mut self, capture: &[InterfaceStatus], now: Timestamp) {
+        self.keep_more(KEYS, false);
         let Some(keeper) = &self.learning.keeper else { return };
         if capture.iter().any(|interface| interface.state == "capturing") {
             keeper.watch(now);
@@ -174,6 +205,9 @@ impl Judge {
         status.cuts_of_a_week = governor.size();
         status.cuts_left = governor.left(now);
         status.cuts_refused = governor.refused();
+        let rehearsed = authority.state().rehearsed();
+        status.cuts_rehearsed = rehearsed.size().saturating_sub(rehearsed.left(now));
+        status.cuts_rehearsed_refused = rehearsed.refused();
         status.revoked_at = authority.state().drift().revoked_at();
         let open =
             authority.windows().iter().filter(|window| window.from <= now && now < window.until);

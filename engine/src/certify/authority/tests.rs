@@ -67,6 +67,54 @@ fn a_certificate_lets_a_host_cut_once_a_week_and_then_hold() {
 }
 
 #[test]
+fn a_dry_run_spends_tokens_of_its_own_and_none_that_a_cut_needs_later() {
+    let mut authority = authority(40);
+    for (n, name) in ["a.example", "b.example"].iter().enumerate() {
+        authority.rehearse(&key(name), &upload(3e9, hour(n as i64)), 1);
+    }
+    let state = authority.state();
+    assert_eq!((state.governor().left(hour(2)), state.rehearsed().left(hour(2))), (1, 0));
+    assert_eq!((state.governor().refused(), state.rehearsed().refused()), (0, 1));
+    // Told once while it is rehearsed, and ruled anew when it is enforced.
+    assert_eq!(authority.rehearse(&key("a.example"), &upload(3e9, hour(3)), 1), None);
+    let ruled = authority.rule(&key("a.example"), &upload(3e9, hour(4)), 1);
+    assert_eq!(tier(ruled), Some((Tier::CutDestination, None)));
+    assert_eq!(authority.state().governor().left(hour(5)), 0);
+    assert_eq!(authority.rehearse(&key("a.example"), &upload(3e9, hour(6)), 1), None);
+
+    let text = serde_json::to_string(authority.state()).unwrap();
+    let kept: AuthorityState = serde_json::from_str(&text).unwrap();
+    assert_eq!(&kept, authority.state());
+    // What a version before wrote knows of no dry run.
+    let mut before: serde_json::Value = serde_json::from_str(&text).unwrap();
+    before.as_object_mut().unwrap().remove("rehearsed");
+    for ruled in before["ruled"].as_array_mut().unwrap() {
+        for field in ["rehearsed", "cut"] {
+            ruled.as_object_mut().unwrap().remove(field);
+        }
+    }
+    let kept: AuthorityState = serde_json::from_value(before).unwrap();
+    assert_eq!(kept.rehearsed().left(hour(2)), 0, "empty until a certificate fills it");
+}
+
+#[test]
+fn one_episode_costs_one_token_whatever_the_number_of_channels_that_ask_for_the_cut() {
+    let mut authority = authority(40);
+    let theft = key("theft.example");
+    let cut = authority.rule(&theft, &upload(3e9, START), 1).unwrap();
+    let threshold =
+        authority.certificate().unwrap().threshold(Tier::CutDestination, Channel::Sum).unwrap();
+    let mut terms: Vec<_> = input::TERMS.iter().map(|term| (*term, 0.0)).collect();
+    terms[0].1 = threshold + 1.0;
+    let sum = scored(Channel::Sum, hour(1), ScoreInputs(terms)).unwrap();
+    let again = authority.rule(&theft, &sum, 1).unwrap();
+    assert_eq!((cut.tier, again.tier), (Tier::CutDestination, Tier::CutDestination));
+    assert_eq!((again.reduced, authority.state().governor().refused()), (None, 0));
+    let other = authority.rule(&key("other.example"), &upload(3e9, hour(2)), 1);
+    assert_eq!(tier(other), Some((Tier::Hold, Some(Reduced::Spent { of: 1 }))));
+}
+
+#[test]
 fn cuts_that_come_too_often_end_the_authority_until_a_newer_certificate() {
     let mut authority = authority(40);
     for n in 0..10 {

@@ -101,6 +101,7 @@ impl Scene {
             perimeter: &perimeter,
             own: &own,
             keeps_learning: false,
+            enforces: true,
         };
         let flow = FlowFacts { last_at: self.at, ..self.flow };
         let o = Observation { at: self.at, frame: 1, flow, kind };

@@ -17,6 +17,12 @@ impl Episodes {
             .saturating_add(gone(&self.echoes))
             .saturating_add(gone(&self.adopters))
             .saturating_add(gone(&self.bound))
+            .saturating_add(gone(&self.calls))
             .saturating_add(self.odd_evicted)
     }
+}
+
+/// Keys that give way within an hour, from which on it is a flood: a sixteenth of the table.
+pub(super) const fn flood_of(capacity: usize) -> u64 {
+    (capacity / 16) as u64 + 16
 }

@@ -37,6 +37,9 @@ impl Episodes {
                 self.echo(o, payload, host());
             }
             ObservationKind::Ended => {
+                if flow.bytes_out == 0 && flow.key.transport == Transport::Tcp {
+                    self.call(o, host);
+                }
                 self.odd.remove(&flow.key);
                 self.asked.remove(&flow.key);
                 self.waiting = self.waiting.filter(|(waiting, _)| *waiting != flow.key);

@@ -1,5 +1,7 @@
 //! Episodes over a restart: what goes on from what was kept is the same, byte for byte.
 
+use super::calls::Calls;
+use super::crossed::Crossed;
 use super::episode::Episode;
 use super::host::Hosts;
 use super::key::{Asked, Key};
@@ -9,6 +11,7 @@ use crate::learn::dns::NameInformation;
 use crate::learn::icmp::EchoHour;
 use crate::learn::keep::Keep;
 use crate::learn::oddity::Oddities;
+use crate::learn::space_saving::Partly;
 use sekisho_schema::episode::Workload;
 use sekisho_schema::{FlowKey, Timestamp, Transport};
 use sha2::{Digest, Sha256};
@@ -28,6 +31,37 @@ pub enum RestoreEpisodesError {
     /// It is damaged, or was kept under larger bounds.
     #[error("it is damaged or larger than the bounds of today; all episodes begin anew")]
     NotWhole,
+}
+
+/// Everything that is known, while it is written down.
+#[derive(Debug)]
+pub struct Saving {
+    out: Vec<u8>,
+    /// The table that is being written.
+    stage: u8,
+    partly: Option<Partly>,
+}
+
+impl Saving {
+    fn table<K: Keep + PartialEq, V: Keep>(&mut self, table: &SpaceSaving<K, V>, left: &mut usize) {
+        let partly = self.partly.get_or_insert_with(|| table.begin_keeping(&mut self.out));
+        match table.keep_some(partly, *left, &mut self.out) {
+            // An empty table costs a step, too.
+            Some(rest) => {
+                *left = rest.min(left.saturating_sub(1));
+                (self.partly, self.stage) = (None, self.stage + 1);
+            }
+            None => *left = 0,
+        }
+    }
+
+    /// What is to be kept, once it is whole, with its digest: that may be made elsewhere.
+    #[must_use]
+    pub fn sealed(mut self) -> Vec<u8> {
+        let digest = Sha256::digest(&self.out).0;
+        self.out.extend_from_slice(&digest);
+        self.out
+    }
 }
 
 impl Keep for FlowKey {
@@ -61,25 +95,53 @@ impl Episodes {
     /// Everything that is known, to be restored.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        self.table.keep(&mut out);
-        self.envelopes.keep(&mut out);
-        self.names.keep(&mut out);
-        self.echoes.keep(&mut out);
-        self.adopters.keep(&mut out);
-        self.bound.keep(&mut out);
-        self.hosts.keep(&mut out);
-        self.workloads.keep(&mut out);
+        let mut saving = self.begin_saving();
+        while !self.save_some(&mut saving, usize::MAX) {}
+        saving.sealed()
+    }
+
+    /// Begins to write down everything that is known, piece by piece while it is gone on from.
+    #[must_use]
+    pub fn begin_saving(&self) -> Saving {
+        Saving { out: MAGIC.to_vec(), stage: 0, partly: None }
+    }
+
+    /// Writes about so many keys more; `true` once it is whole.
+    ///
+    /// Each key is written as it stands when its turn comes: one that moves meanwhile may be missing or stand twice,
+    /// and is then read once.
+    pub fn save_some(&self, saving: &mut Saving, most: usize) -> bool {
+        let mut left = most;
+        while left > 0 {
+            match saving.stage {
+                0 => saving.table(&self.table, &mut left),
+                1 => saving.table(&self.envelopes, &mut left),
+                2 => saving.table(&self.names, &mut left),
+                3 => saving.table(&self.echoes, &mut left),
+                4 => saving.table(&self.adopters, &mut left),
+                5 => saving.table(&self.bound, &mut left),
+                6 => {
+                    self.save_rest(&mut saving.out);
+                    saving.stage += 1;
+                }
+                7 => saving.table(&self.calls, &mut left),
+                _ => return true,
+            }
+        }
+        false
+    }
+
+    fn save_rest(&self, out: &mut Vec<u8>) {
+        self.hosts.keep(out);
+        self.workloads.keep(out);
         let odd: Vec<(FlowKey, Oddities)> = self.odd.iter().map(|(k, v)| (*k, *v)).collect();
-        odd.keep(&mut out);
-        self.odd_evicted.keep(&mut out);
-        self.tls.keep(&mut out);
-        self.waiting.keep(&mut out);
-        self.gone.keep(&mut out);
-        self.lost.keep(&mut out);
-        let digest = Sha256::digest(&out).0;
-        out.extend_from_slice(&digest);
-        out
+        odd.keep(out);
+        self.odd_evicted.keep(out);
+        self.tls.keep(out);
+        self.waiting.keep(out);
+        self.gone.keep(out);
+        self.lost.keep(out);
+        self.crossed.keep(out);
     }
 
     /// Goes on from what was saved. Episodes that were over and not taken are not part of it.
@@ -101,10 +163,13 @@ impl Episodes {
         let mut from = body.get(MAGIC.len()..).unwrap_or_default();
         let restored = self.read(&mut from).filter(|_| from.is_empty());
         let restored = restored.ok_or(RestoreEpisodesError::NotWhole)?;
-        let Kept { table, envelopes, names, echoes, adopters, bound, hosts, rest } = restored;
+        let Kept { table, envelopes, names, echoes, adopters, bound, hosts, rest, calls } =
+            restored;
+        self.calls = calls;
         (self.table, self.envelopes, self.names, self.echoes) = (table, envelopes, names, echoes);
         (self.adopters, self.bound, self.hosts) = (adopters, bound, hosts);
-        let Rest { workloads, odd, odd_evicted, tls, waiting, gone, lost } = rest;
+        let Rest { workloads, odd, odd_evicted, tls, waiting, gone, lost, crossed } = rest;
+        self.crossed = crossed;
         self.odd_evicted = odd_evicted;
         self.workloads = workloads;
         self.odd = odd.into_iter().collect();
@@ -114,7 +179,7 @@ impl Episodes {
 
     fn read(&self, from: &mut &[u8]) -> Option<Kept> {
         let seed = self.seed;
-        let Self { table, envelopes, names, echoes, adopters, bound, .. } = self;
+        let Self { table, envelopes, names, echoes, adopters, bound, calls, .. } = self;
         Some(Kept {
             table: SpaceSaving::new(table.capacity(), seed, Key::hash).take(from)?,
             envelopes: SpaceSaving::new(envelopes.capacity(), seed, Key::hash).take(from)?,
@@ -133,6 +198,12 @@ impl Episodes {
                 waiting: Keep::take(from)?,
                 gone: <(u64, bool)>::take(from)?,
                 lost: u64::take(from)?,
+                // What an earlier version wrote ends here.
+                crossed: if from.is_empty() { Crossed::default() } else { Keep::take(from)? },
+            },
+            calls: {
+                let empty = SpaceSaving::new(calls.capacity(), seed, Key::hash);
+                if from.is_empty() { empty } else { empty.take(from)? }
             },
         })
     }
@@ -148,6 +219,7 @@ struct Kept {
     bound: SpaceSaving<(IpAddr, IpAddr), Box<str>>,
     hosts: Hosts,
     rest: Rest,
+    calls: SpaceSaving<Key, Calls>,
 }
 
 struct Rest {
@@ -158,4 +230,5 @@ struct Rest {
     waiting: Option<(FlowKey, Timestamp)>,
     gone: (u64, bool),
     lost: u64,
+    crossed: Crossed,
 }

@@ -111,6 +111,13 @@ impl Unlocked {
         tiers.into_iter().flatten().copied().fold(f64::INFINITY, f64::min)
     }
 
+    /// The threshold of a channel for a tier; infinite when it is locked.
+    #[must_use]
+    pub fn threshold(&self, channel: Channel, tier: Tier) -> f64 {
+        let tiers = self.thresholds.get(channel as usize);
+        tiers.and_then(|tiers| tiers.get(tier as usize)).copied().unwrap_or(f64::INFINITY)
+    }
+
     /// Whether no tier of a channel is unlocked.
     #[must_use]
     pub fn is_locked(&self, channel: Channel) -> bool {
@@ -180,13 +187,15 @@ pub struct Told {
     pub oddities: Oddities,
     /// Hosts that were seen with the destination.
     pub hosts: u8,
+    /// Payload bytes that the episode sent up so far.
+    pub up: u64,
 }
 
 impl Told {
     /// Of a host as a whole.
     pub(super) fn of_host(key: EpisodeKey, at: Timestamp, what: What) -> Self {
         let oddities = Oddities::default();
-        Self { key, what, at, first_at: at, score: None, tier: None, oddities, hosts: 1 }
+        Self { key, what, at, first_at: at, score: None, tier: None, oddities, hosts: 1, up: 0 }
     }
 }
 
@@ -288,6 +297,7 @@ impl Voice<'_> {
             tier: None,
             oddities: episode.oddities,
             hosts: episode.hosts,
+            up: episode.bytes.up(),
         };
         self.told.push(told);
         self.told.last_mut()

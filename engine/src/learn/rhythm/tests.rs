@@ -39,19 +39,19 @@ fn agrees(out: &[f64], reference: [f64; 6]) {
     }
 }
 
-// The expected values were computed by the Python prototype of the same formulas.
+// The expected values were computed by a Python program of the same formulas that was written apart.
 #[test]
 fn a_beacon_with_20_percent_jitter_wins_as_the_reference_does() {
     let mut draw = Draw(SEED);
     let out = run((0..200).map(|_| 60.0 * (0.8 + 0.4 * draw.unit())));
-    agrees(&out, [1.015_150, 2.157_845, 6.968_991, 19.267_018, 41.864_067, 72.137_664]);
+    agrees(&out, [1.624_485, 2.799_373, 7.863_940, 19.947_896, 41.573_683, 70.785_573]);
 }
 
 #[test]
 fn memoryless_traffic_wins_nothing_as_in_the_reference() {
     let mut draw = Draw(SEED);
     let out = run((0..200).map(|_| -60.0 * (1.0 - draw.unit()).ln()));
-    agrees(&out, [-0.034_265, -0.002_844, -0.002_697, 0.0, -0.002_182, -0.001_427]);
+    agrees(&out, [-0.047_551, -0.017_397, -0.010_973, -0.002_014, 0.002_727, -0.002_126]);
 }
 
 #[test]
@@ -66,7 +66,53 @@ fn nights_off_and_operator_bursts_cost_what_they_cost_in_the_reference() {
             _ => 30.0 * (0.5 + 0.5 * unit),
         }
     }));
-    agrees(&out, [0.030_022, 0.118_741, 0.737_935, 5.076_566, 10.104_297, 20.179_677]);
+    agrees(&out, [0.259_236, 0.348_263, 0.760_959, 5.136_456, 10.186_108, 16.699_260]);
+}
+
+/// What each bettor makes of its stake in the mean, when the next gap is drawn evenly between the dead
+/// time and a longest: every law without a rise is a mixture of such draws.
+fn means(rhythm: &Rhythm, longest: f64) -> [f64; BETTORS] {
+    const DRAWS: usize = 500;
+    let mut sums = [0.0; BETTORS];
+    for draw in 0..DRAWS {
+        let gap = 1.0 + (longest - 1.0) * (draw as f64 + 0.5) / DRAWS as f64;
+        let mut next = rhythm.clone();
+        next.gap(span(gap));
+        for ((sum, after), before) in sums.iter_mut().zip(next.log10_e).zip(rhythm.log10_e) {
+            // Unchanged: no bet. Otherwise the stake is what was won so far, or 1 after a loss of all.
+            let is_bet = after.to_bits() != before.to_bits();
+            *sum += if is_bet { 10_f64.powf(f64::from(after - before.max(0.0))) } else { 1.0 };
+        }
+    }
+    sums.map(|sum| sum / DRAWS as f64)
+}
+
+#[test]
+fn no_bettor_wins_in_the_mean_whatever_the_past_was() {
+    assert_eq!(Rhythm::default().log10_e(), 0.0, "the bettors share one stake");
+    let mut draw = Draw(SEED);
+    let mut won = 0.0_f64;
+    for past in 0..60 {
+        let mut rhythm = Rhythm::default();
+        let sleep = 10_f64.powf(1.0 + 2.5 * draw.unit());
+        for _ in 0..5 + past % 40 {
+            // A beacon, a beacon with an operator, or no plan at all.
+            let gap = match past % 3 {
+                1 if draw.unit() < 0.2 => 1.0 + 3.0 * draw.unit(),
+                0 | 1 => sleep * (0.5 + draw.unit()),
+                _ => 1.0 - sleep * (1.0 - draw.unit()).ln(),
+            };
+            rhythm.gap(span(gap));
+        }
+        for longest in [0.1, 0.4, 0.9, 1.2, 1.5, 1.7, 2.5, 8.0].map(|times| 1.0 + times * sleep) {
+            for mean in means(&rhythm, longest) {
+                // The slack is that of the grid of draws.
+                assert!(mean <= 1.012, "past {past}, sleep {sleep}, to {longest}: {mean}");
+                won = won.max(mean);
+            }
+        }
+    }
+    assert!(won > 0.99, "nobody bet: {won}");
 }
 
 fn null_stream(draw: &mut Draw, kind: u64) -> f64 {

@@ -26,9 +26,14 @@ pub(super) fn certificate(plan: Plan) -> Certificate {
 /// Contacts of a key, shown to the statistics; times count from `from`.
 pub(super) fn watch(series: &Series, from: f64) -> Watch {
     let mut watch = Watch::new(series.oddities, false);
+    let mut calls = series.calls.iter().copied().peekable();
     for burst in &series.bursts {
+        while let Some(at) = calls.next_if(|at| *at < burst.at) {
+            watch.call(at - from);
+        }
         watch.contact(burst.at - from, burst.up, burst.down);
     }
+    calls.for_each(|at| watch.call(at - from));
     watch
 }
 
@@ -58,7 +63,7 @@ fn best(file: &File) -> Best<'_> {
             let first = series.bursts.first().map_or(from, |burst| burst.at);
             best.evidence = seen.evidence();
             best.key = Some(key);
-            best.proven = seen.proven().map(|at| from + at - first);
+            best.proven = seen.told().map(|at| from + at - first);
             best.rita = rita::beacon(&series.connections, from).map(|beacon| beacon.score);
         }
     }

@@ -23,6 +23,8 @@ impl std::fmt::Display for Key {
 pub(super) struct Series {
     /// Contacts with payload of the client.
     pub(super) bursts: Vec<Burst>,
+    /// Calls that carried nothing, by when they began.
+    pub(super) calls: Vec<f64>,
     pub(super) connections: Vec<Connection>,
     pub(super) oddities: Oddities,
     /// The name the client asked for.
@@ -36,6 +38,7 @@ impl Series {
     fn sort(&mut self) {
         self.bursts.sort_by(|a, b| a.at.total_cmp(&b.at));
         self.connections.sort_by(|a, b| a.at.total_cmp(&b.at));
+        self.calls.sort_by(f64::total_cmp);
     }
 }
 

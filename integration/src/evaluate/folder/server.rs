@@ -56,7 +56,7 @@ fn look(file: &File, certificate: &Certificate) -> Option<Seen> {
             // Of several flows to what was planted the busiest is its channel.
             if series.bursts.len() > most {
                 most = series.bursts.len();
-                let proven = watched.proven().map(|at| from + at - first);
+                let proven = watched.told().map(|at| from + at - first);
                 seen.planted = Some((key.to_string(), proven, rita_of(&series.connections)));
             }
             continue;

@@ -70,9 +70,13 @@ fn transport(name: &str) -> &'static str {
     }
 }
 
+/// Seconds within which a start from the same port is the same flow asking again.
+const AGAIN: f64 = 120.0;
+
 /// Reads a log of connections: each with payload of its originator is a contact.
 pub(super) fn connections(path: &Path) -> Result<Taken, String> {
     let mut taken = Taken::default();
+    let mut called: BTreeMap<(String, u16), f64> = BTreeMap::new();
     rows(&text_of(path)?, |row, line| {
         let at = number(row, "ts");
         if at <= 0.0 {
@@ -93,6 +97,13 @@ pub(super) fn connections(path: &Path) -> Result<Taken, String> {
         series.connections.push(Connection { at, up: with_headers, down, seconds });
         if up > 0.0 {
             series.bursts.push(Burst { at, up, down });
+        } else if transport(text(row, "proto")) == "tcp" {
+            // Packets that ask again from the same port are one flow, in as many records as they come late.
+            let port = number(row, "id.orig_p") as u16;
+            let last = called.insert((text(row, "id.resp_h").to_owned(), port), at);
+            if last.is_none_or(|last| at - last > AGAIN) {
+                series.calls.push(at);
+            }
         }
     });
     if taken.series.is_empty() { Err("no connection".to_owned()) } else { Ok(taken.sorted()) }
