@@ -21,6 +21,7 @@ pub mod logging;
 pub mod metrics;
 pub(crate) mod netlink;
 pub mod preview;
+mod realtime;
 pub mod rules;
 pub mod state;
 pub mod sync;

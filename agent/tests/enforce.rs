@@ -14,9 +14,9 @@
 mod lab;
 
 use lab::{Lab, PEER4, PEER6, contain, pairs, set_of};
-use sekisho_agent::enforce::{ApplyError, Drift, Enforcer, Plan, Sockets, coverage};
+use sekisho_agent::enforce::{ApplyError, Drift, Enforcer, Plan, Sockets, Tracked, coverage};
 use sekisho_schema::policy::Exemption;
-use sekisho_schema::{ContainmentSet, Span, Transport};
+use sekisho_schema::{ContainmentSet, Scope, Span, Transport};
 use std::time::{Duration, Instant};
 
 /// Everything that a sender can use: name, and whether a destination cut must stop it (a host cut must stop all).
@@ -613,5 +613,23 @@ fn the_lab_reaches_every_address_that_the_tests_use() {
             assert!(lab.udp_reaches(&std::net::SocketAddr::new(peer, 9999).to_string()), "{peer}");
         }
         assert!(lab.reaches("udp4") && PEER4.is_ipv4() && PEER6.is_ipv6());
+    });
+}
+
+#[test]
+fn entries_of_connection_tracking_go_with_the_cut_and_no_others() {
+    Lab::run("gct", |lab| {
+        let mut tracked = Tracked::open().unwrap();
+        let host = [Scope::Host];
+        assert!(lab.reaches("udp4"));
+        assert_eq!(tracked.delete_cut(&host, &lab.plan()).unwrap(), 0, "nothing is tracked yet");
+        // Only a rule that asks for it makes the kernel track.
+        lab.nft("table ip site { chain out { type filter hook output priority 0; ct state new counter; }\n}");
+        assert!(lab.reaches("udp4") && lab.udp_reaches("203.0.113.3:9999"));
+        let one = [Scope::Destination("203.0.113.3".parse().unwrap())];
+        assert_eq!(tracked.delete_cut(&one, &lab.plan()).unwrap(), 1);
+        assert_eq!(tracked.delete_cut(&one, &lab.plan()).unwrap(), 0);
+        assert!(tracked.delete_cut(&host, &lab.plan()).unwrap() >= 1);
+        assert_eq!(tracked.delete_cut(&host, &lab.plan()).unwrap(), 0);
     });
 }

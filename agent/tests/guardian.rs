@@ -374,6 +374,26 @@ fn an_older_generation_changes_nothing_and_a_repeated_one_neither() {
 }
 
 #[test]
+fn a_lease_that_is_lengthened_in_small_steps_ends_no_earlier_than_its_last_end() {
+    Lab::run("gsteps", |lab| {
+        let guard = Guard::start(&[]);
+        let mut hand = guard.hand("a", &lab.plan());
+        let until = lab.now().after(Span::from_secs(10));
+        // Each step alone is less than a commit is worth.
+        for step in 0..6 {
+            let mut held = contain("c-000000000001", "host", 60);
+            held.until = until.after(Span::from_millis(900 * step));
+            let containments = [(ContainmentId(held.id.0.clone()), held)].into();
+            let set = ContainmentSet { generation: 1 + step as u64, containments };
+            let _ = hand.apply(&set).unwrap();
+        }
+        let (_, left) = guard.held().remove("c-000000000001").unwrap();
+        let late = lab.now().after(left).since(until.after(Span::from_millis(4500)));
+        assert!(late.nanos().abs() < 1_100_000_000, "off by {late:?}");
+    });
+}
+
+#[test]
 fn what_is_exempt_is_refused_and_the_rest_holds() {
     Lab::run("gex", |lab| {
         let guard = Guard::start(&[]);

@@ -17,6 +17,7 @@
 pub mod actors;
 pub mod evaluate;
 pub mod lab;
+pub mod measure;
 pub mod story;
 
 pub use lab::agent::{Agent, AgentSetup, PolicyText};

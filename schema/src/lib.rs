@@ -29,7 +29,7 @@ pub use finding::{
     Action, Certainty, DecisionRecord, Evidence, Finding, FlowRecord, Grade, IndicatorRecord,
     OwnerSource, Process, Reason, Subject,
 };
-pub use net::{FlowKey, Transport};
+pub use net::{FlowKey, Transport, query_value};
 pub use policy::{Mode, Policy};
 pub use sealed::{Sealed, TrustAnchors, Verified};
 pub use time::{Span, Timestamp};

@@ -6,6 +6,20 @@ use sha1::{Digest, Sha1};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+/// A text as it may stand in a query (RFC 3986, unreserved characters).
+#[must_use]
+pub fn query_value(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 /// The transport of a flow, by IP protocol number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const DENY: &str = "0.20.2";
 
 /// Free space that the checks take at their most, builds and captures together, in gigabytes.
-const DISK_GB: f64 = 8.0;
+const DISK_GB: f64 = 5.0;
 
 pub(crate) fn run() -> Result<(), Failure> {
     let free = host::free_gb();

@@ -48,7 +48,10 @@ pub enum DenyError {
     Hold(#[from] MapError),
     /// The kernel refused the program; most often it has no BPF LSM, or a capability is missing.
     #[error("the kernel takes no program at the hook {HOOK}")]
-    Load(#[source] ProgramError),
+    Load(#[source] io::Error),
+    /// The object's program is another than compiled.
+    #[error("the program for the hook {HOOK} is not as it was compiled")]
+    Program(#[source] ProgramError),
     /// The object was refused as a whole.
     #[error("cannot load the object")]
     Open(#[from] EbpfError),
@@ -92,7 +95,7 @@ impl Denial {
     pub fn open(file_system: &Path) -> Result<Self, DenyError> {
         let btf = Btf::from_sys_fs()?;
         let mut object = Ebpf::load(DENY)?;
-        program(&mut object)?.load(HOOK, &btf).map_err(DenyError::Load)?;
+        program(&mut object)?.load(HOOK, &btf).map_err(not_loaded)?;
         let link = attach(&mut object)?;
         let cookie = hear(&mut object)?;
         let directory = file_system.join(DIRECTORY);
@@ -220,7 +223,18 @@ impl Drop for Denial {
 
 fn program(object: &mut Ebpf) -> Result<&mut Lsm, DenyError> {
     let program = object.program_mut(PROGRAM).ok_or(FindObjectError::Absent(PROGRAM))?;
-    program.try_into().map_err(DenyError::Load)
+    program.try_into().map_err(DenyError::Program)
+}
+
+/// What a person needs of a refusal; the verifier's own record is long, and empty where the kernel did not get so far.
+fn not_loaded(error: ProgramError) -> DenyError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            tracing::debug!(%verifier_log, "the kernel refused a program");
+            DenyError::Load(io_error)
+        }
+        other => DenyError::Program(other),
+    }
 }
 
 fn attach(object: &mut Ebpf) -> Result<FdLink, DenyError> {

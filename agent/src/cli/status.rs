@@ -199,7 +199,7 @@ fn guardian(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         "guardian   pid {}, {owned}{drift}; scheduling: {}",
         state.pid, state.scheduling
     )?;
-    writeln!(out, "raw socks  {}", raw_sockets(&state.denying))?;
+    writeln!(out, "raw socks  {}", raw_sockets(&state.denying, state.containments > 0))?;
     match &state.remembering {
         Remembering::Unknown => Ok(()),
         Remembering::Works => {
@@ -216,11 +216,14 @@ fn guardian(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
 }
 
 /// Whether new packet and AF_XDP sockets are refused, in words.
-fn raw_sockets(denying: &Denying) -> String {
+fn raw_sockets(denying: &Denying, is_holding: bool) -> String {
     match denying {
         Denying::Unknown => "not tried yet whether new ones can be refused".to_owned(),
-        Denying::Absent { why } => {
+        Denying::Absent { why } if is_holding => {
             format!("NEW ONES ARE NOT REFUSED to what is contained: {why}")
+        }
+        Denying::Absent { why } => {
+            format!("new ones would not be refused to what is contained; cuts hold as ever: {why}")
         }
         Denying::Ready { refused } => format!(
             "new packet and AF_XDP sockets will be refused to what is contained; {refused} refused so far"

@@ -1,6 +1,5 @@
 //! From configuration to a running agent, and to its orderly end.
 
-use super::ask_for_realtime;
 use super::judge::{Constant, Ground, Judge};
 use super::learning::{self, Learning};
 use super::reload::Reload;
@@ -283,7 +282,7 @@ fn detect(
     inbox: &Receiver<Message>,
     ready: &std::sync::mpsc::Sender<Mode>,
 ) -> RunOutcome {
-    judge.realtime = ask_for_realtime();
+    judge.realtime = crate::realtime::ask_for_realtime();
     judge.shared.learn_facts([("scheduling".to_owned(), judge.realtime.clone())]);
     let _ = ready.send(judge.engine.effective_mode());
     let judge = watch.run(judge, inbox);

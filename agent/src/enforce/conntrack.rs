@@ -5,18 +5,23 @@ use super::plan::{Plan, is_cut};
 use crate::netlink::{
     ACK, Answer, Channel, NetlinkError, REQUEST, Writer, attribute, big_endian, whole_attributes,
 };
+use crate::realtime::where_nobody_waits;
 use sekisho_schema::{Scope, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// `IPCTNL_MSG_CT_GET` and `_DELETE` (`linux/netfilter/nfnetlink_conntrack.h`), within subsystem 1 of nfnetlink.
+/// `IPCTNL_MSG_CT_GET`, `_DELETE` and `_GET_STATS` (`linux/netfilter/nfnetlink_conntrack.h`), within subsystem 1 of
+/// nfnetlink.
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
+const GET_STATS: u16 = 1 << 8 | 5;
+/// `CTA_STATS_GLOBAL_ENTRIES`.
+const ENTRIES: u16 = 1;
 /// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`.
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ID: u16 = 12;
-/// `AF_INET` and `AF_INET6`.
-const FAMILIES: [u8; 2] = [2, 10];
+/// `struct nfgenmsg` of every address family.
+const EVERY_FAMILY: [u8; 4] = [0; 4];
 /// Entries deleted for one cut, at most; the rest are dropped by the cut itself.
 const MOST: usize = 65_536;
 
@@ -62,31 +67,46 @@ impl Tracked {
     /// # Errors
     /// [`TrackedError`] when the entries can't be read; one that went meanwhile is no error.
     pub fn delete_cut(&mut self, scopes: &[Scope], plan: &Plan) -> Result<u32, TrackedError> {
+        // To find entries the kernel walks every bucket of its table (262,144 on a large host, some 5 ms), and neither
+        // lets another thread run nor handles a packet on that core meanwhile. Many hosts track nothing.
+        if self.count()? == 0 {
+            return Ok(0);
+        }
+        let found = where_nobody_waits(|| self.find(scopes, plan)).map_err(|source| {
+            NetlinkError::Socket { doing: "start a thread that reads connection tracking", source }
+        })??;
         let mut deleted = 0;
-        for family in FAMILIES {
-            let found =
-                self.channel.dump(GET, &[family, 0, 0, 0], |found: &mut Vec<Entry>, answer| {
-                    if let Some(entry) = read(answer).filter(|entry| entry.is_cut(scopes, plan))
-                        && found.len() < MOST
-                    {
-                        found.push(entry);
-                    }
-                })?;
-            for entry in found {
-                let sequence = self.channel.next();
-                let mut writer = Writer::default();
-                let message =
-                    writer.message(DELETE, REQUEST | ACK, sequence, &[entry.family, 0, 0, 0]);
-                for (_, whole) in whole_attributes(&entry.parts) {
-                    writer.copy(whole);
-                }
-                writer.end_message(&message);
-                if self.channel.transact(writer.as_bytes(), sequence, sequence).is_ok() {
-                    deleted += 1;
-                }
+        for entry in found {
+            let sequence = self.channel.next();
+            let mut writer = Writer::default();
+            let message = writer.message(DELETE, REQUEST | ACK, sequence, &[entry.family, 0, 0, 0]);
+            for (_, whole) in whole_attributes(&entry.parts) {
+                writer.copy(whole);
+            }
+            writer.end_message(&message);
+            if self.channel.transact(writer.as_bytes(), sequence, sequence).is_ok() {
+                deleted += 1;
             }
         }
         Ok(deleted)
+    }
+
+    /// How many entries there are in this network namespace.
+    fn count(&mut self) -> Result<u64, NetlinkError> {
+        self.channel.ask(GET_STATS, &EVERY_FAMILY, |count, answer| {
+            let entries = answer.body.get(4..).and_then(|body| attribute(body, ENTRIES));
+            *count = entries.map_or(*count, big_endian);
+        })
+    }
+
+    fn find(&mut self, scopes: &[Scope], plan: &Plan) -> Result<Vec<Entry>, NetlinkError> {
+        self.channel.dump(GET, &EVERY_FAMILY, |found: &mut Vec<Entry>, answer| {
+            if let Some(entry) = read(answer).filter(|entry| entry.is_cut(scopes, plan))
+                && found.len() < MOST
+            {
+                found.push(entry);
+            }
+        })
     }
 }
 

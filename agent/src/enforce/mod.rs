@@ -387,12 +387,15 @@ impl Enforcer {
         self.open_gates(&mut desired, &mut refused).map_err(kernel)?;
         let mut touched: Vec<&ContainmentId> = Vec::new();
         let mut asserts = Vec::new();
+        // The kernel's end is what counts: many small steps must add up to one that is written.
+        let mut unwritten = Vec::new();
         for (cell, hold) in &desired {
-            if self.holding.get(cell).is_some_and(|held| {
+            if let Some(held) = self.holding.get(cell).filter(|held| {
                 held.id == hold.id
                     && near(held.until, hold.until, SAME_END)
                     && (cell.is_shared() || held.measure == hold.measure)
             }) {
+                unwritten.extend((held.until != hold.until).then_some((*cell, held.until)));
                 continue;
             }
             touched.extend((!cell.is_shared()).then_some(&hold.id));
@@ -421,6 +424,11 @@ impl Enforcer {
             return Err(kernel(source));
         }
         let applied = Applied { generation: set.generation, committed_at: clock(), changed };
+        for (cell, until) in unwritten {
+            if let Some(hold) = desired.get_mut(&cell) {
+                hold.until = until;
+            }
+        }
         self.holding = desired;
         self.close_gates();
         self.rest_or_stay_ready(self.holding.is_empty());

@@ -30,7 +30,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) {
         let mut eyes: Option<(u64, Enforcer)> = None;
-        let mut last: Option<Vec<String>> = None;
+        let mut last = BTreeSet::new();
         let mut owned = Ownership::Absent;
         let mut due = Instant::now();
         loop {
@@ -61,12 +61,9 @@ impl Check {
                 continue;
             }
             let before = self.seat.loads();
-            let (what, rules) = match watcher.verify(&facts.set) {
-                Ok(drift) => (
-                    drift.iter().map(describe).collect::<Vec<_>>(),
-                    drift.iter().any(|drift| matches!(drift, Drift::Ruleset { .. })),
-                ),
-                Err(error) if error.is_absent() => (vec!["our tables are gone".to_owned()], true),
+            let drift = match watcher.verify(&facts.set) {
+                Ok(drift) => Some(drift),
+                Err(error) if error.is_absent() => None,
                 Err(error) => {
                     tracing::warn!(error = %causes(&error), "cannot compare the kernel with what it should hold");
                     continue;
@@ -76,13 +73,12 @@ impl Check {
             if self.seat.loads() != before || before != (facts.loads, facts.set.generation) {
                 continue;
             }
-            if what.is_empty() {
-                last = None;
-                continue;
-            }
-            // The second time in a row: a release or an end of a lease under way right now is no drift.
-            if rules || last.replace(what.clone()).is_some() {
-                last = None;
+            let (what, rules) = match &drift {
+                None => (vec!["our tables are gone".to_owned()], true),
+                Some(drift) => news(drift, &mut last),
+            };
+            if !what.is_empty() {
+                last.clear();
                 self.seat.wish(Wish::Mend { what, who: None, rules });
             }
         }
@@ -93,6 +89,27 @@ impl Check {
         let pid = self.agent.load(Relaxed);
         let found = if pid == 0 { None } else { lifelines(pid) };
         self.seat.set_lifelines(found.unwrap_or_default());
+    }
+}
+
+/// What is to be mended, in words, and whether rules are. An element is when it is amiss the second time in a row: a
+/// release or an end of a lease under way right now is no drift.
+fn news(drift: &[Drift], last: &mut BTreeSet<String>) -> (Vec<String>, bool) {
+    if drift.iter().any(|drift| matches!(drift, Drift::Ruleset { .. })) {
+        return (drift.iter().map(describe).collect(), true);
+    }
+    let amiss = drift.iter().map(|drift| (about(drift), drift));
+    let again = amiss.clone().filter(|(about, _)| last.contains(about));
+    let what = again.map(|(_, drift)| describe(drift)).collect();
+    *last = amiss.map(|(about, _)| about).collect();
+    (what, false)
+}
+
+/// What tells one difference from another, however long it lasts.
+fn about(drift: &Drift) -> String {
+    match drift {
+        Drift::Lease { id, element, .. } => format!("another end: {element} of {id}"),
+        other => describe(other),
     }
 }
 
@@ -128,5 +145,34 @@ pub(super) fn describe(drift: &Drift) -> String {
         Drift::Ruleset { table } => {
             format!("chains or rules of table {table} sekisho were changed")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sekisho_schema::{ContainmentId, Span};
+
+    #[test]
+    fn only_what_is_amiss_twice_in_a_row_is_mended_and_rules_at_once() {
+        let element = |text: &str| text.to_owned();
+        let gone =
+            |text| Drift::Missing { id: ContainmentId("c-1".into()), element: element(text) };
+        let ends = |secs| Drift::Lease {
+            id: ContainmentId("c-2".into()),
+            element: element("203.0.113.9"),
+            left: Span::from_secs(secs),
+        };
+        let mut last = BTreeSet::new();
+        assert_eq!(news(&[gone("192.0.2.1")], &mut last), (vec![], false));
+        // Another end of a lease a second later is news as well.
+        assert_eq!(news(&[gone("192.0.2.2"), ends(9)], &mut last), (vec![], false));
+        let (what, rules) = news(&[ends(8), gone("192.0.2.3")], &mut last);
+        assert!(!rules && what.len() == 1 && what[0].starts_with("203.0.113.9"), "{what:?}");
+        assert_eq!(news(&[], &mut last), (vec![], false));
+        assert_eq!(news(&[gone("192.0.2.3")], &mut last), (vec![], false));
+        let flushed = [Drift::Ruleset { table: "inet" }, gone("192.0.2.4")];
+        let (what, rules) = news(&flushed, &mut last);
+        assert!(rules && what.len() == 2);
     }
 }

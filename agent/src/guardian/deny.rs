@@ -120,21 +120,25 @@ pub(super) fn run(seat: Arc<Seat>, told: &Receiver<Told>) {
     let mut denier = Denier { seat, denial: None, tried: None, agents: Vec::new(), holders: None };
     denier.open();
     remember(&denier.seat);
+    let mut waiting = Vec::new();
     loop {
         denier.follow();
-        let waiting = match told.recv_timeout(LOOK) {
-            Ok(Told::Spare(pid, waiting)) => {
+        for done in waiting.drain(..) {
+            let _ = SyncSender::send(&done, ());
+        }
+        let first = match told.recv_timeout(LOOK) {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        // A burst of changes is followed once.
+        for told in first.into_iter().chain(told.try_iter()) {
+            if let Told::Spare(pid, done) = told {
                 denier.agents.retain(Known::is_there);
                 denier.agents.truncate(MOST_AGENTS - 1);
                 denier.agents.extend(Known::of(pid));
-                Some(waiting)
+                waiting.push(done);
             }
-            Ok(Told::Changed) | Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        if let Some(waiting) = waiting {
-            denier.follow();
-            let _ = waiting.send(());
         }
     }
 }
@@ -169,10 +173,10 @@ impl Denier {
     }
 
     fn follow(&mut self) {
-        let facts = self.seat.facts();
-        let mut wanted = wanted(&facts, clock::now(), boot_nanos());
+        let (mut wanted, agent) =
+            self.seat.see(|facts| (wanted(facts, clock::now(), boot_nanos()), facts.agent));
         if wanted.namespace.is_some() {
-            wanted.spared = self.spared(facts.agent);
+            wanted.spared = self.spared(agent);
         } else {
             self.holders = None;
         }

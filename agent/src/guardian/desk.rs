@@ -187,7 +187,7 @@ impl Desk<'_> {
 
     fn holds_anything(&self) -> bool {
         let now = crate::clock::now();
-        self.seat.facts().set.containments.values().any(|held| held.held_until() > now)
+        self.seat.see(|facts| facts.set.containments.values().any(|held| held.held_until() > now))
     }
 
     /// Hears who calls, on a thread of its own: nobody can keep the others waiting.
@@ -275,14 +275,14 @@ fn tell(mut link: Link, seat: &Seat) -> io::Result<()> {
     let (events, heard) = sync_channel(MOST_EVENTS);
     seat.listen(events);
     if seat.is_alive() {
-        link.send_json(&Event::Present { state: seat.facts().state })?;
+        link.send_json(&Event::Present { state: seat.see(|facts| facts.state.clone()) })?;
     }
     loop {
         match heard.recv_timeout(BEAT) {
             Ok(event) => link.send_json(&event)?,
             // How it fares, as long as the hand does: one that hangs is told by silence.
             Err(RecvTimeoutError::Timeout) if seat.is_alive() => {
-                link.send_json(&Event::Present { state: seat.facts().state })?;
+                link.send_json(&Event::Present { state: seat.see(|facts| facts.state.clone()) })?;
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -331,7 +331,7 @@ fn answer(mut link: Link, seat: &Seat, pid: i32, state: &Path) -> io::Result<()>
                 seat.spare(u32::try_from(pid).unwrap_or(0));
                 Answer::Done
             }
-            Question::State => Answer::State { state: seat.facts().state },
+            Question::State => Answer::State { state: seat.see(|facts| facts.state.clone()) },
             Question::End { scopes } => Answer::Ended { ended: end(seat, &scopes, state) },
             other => match look(&mut eyes, seat) {
                 Ok(watcher) => see(watcher, other, seat)?,
@@ -392,7 +392,7 @@ fn see(watcher: &mut Enforcer, question: Question, seat: &Seat) -> io::Result<An
             Ok(counters) => Answer::Counters { counters },
             Err(error) => failed(&error),
         },
-        Question::Verify => match watcher.verify(&seat.facts().set) {
+        Question::Verify => match watcher.verify(&seat.see(|facts| facts.set.clone())) {
             Ok(drift) => Answer::Drift {
                 rules: drift.iter().any(|drift| matches!(drift, Drift::Ruleset { .. })),
                 what: drift.iter().map(describe).collect(),

@@ -26,10 +26,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 
 /// Longest wait for the rest of what a caller began to say.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -177,7 +173,7 @@ impl Hands {
 
     /// Serves until nobody calls any more.
     pub(super) fn run(mut self) {
-        self.scheduling = ask_for_realtime();
+        self.scheduling = crate::realtime::ask_for_realtime();
         self.tell_facts();
         loop {
             let ready = match self.wait() {
@@ -572,19 +568,5 @@ impl Hands {
             facts.state.scheduling.clone_from(&self.scheduling);
         });
         self.seat.deny();
-    }
-}
-
-/// Asks to run before everything ordinary; gives what was granted, or why not.
-pub(super) fn ask_for_realtime() -> String {
-    let Ok(priority) = 1_u8.try_into() else { return "refused".to_owned() };
-    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    match set_thread_priority_and_policy(
-        thread_native_id(),
-        ThreadPriority::Crossplatform(priority),
-        policy,
-    ) {
-        Ok(()) => "SCHED_FIFO 1".to_owned(),
-        Err(error) => format!("ordinary, SCHED_FIFO refused: {error:?}"),
     }
 }

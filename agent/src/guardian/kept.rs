@@ -114,7 +114,7 @@ pub(super) fn keep(state: PathBuf, seat: &Arc<Seat>, asked: &Receiver<()>) {
                 while asked.recv_timeout(GATHER).is_ok() {}
             }
             Err(RecvTimeoutError::Timeout) => {
-                if seat.facts().set.containments.is_empty() {
+                if seat.see(|facts| facts.set.containments.is_empty()) {
                     continue;
                 }
             }

@@ -92,12 +92,16 @@ impl Seat {
     }
 
     pub(super) fn facts(&self) -> Facts {
-        whole(&self.facts).clone()
+        self.see(Facts::clone)
+    }
+
+    /// Looks at what is in force without a copy of it all; the hand waits meanwhile.
+    pub(super) fn see<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
+        look(&whole(&self.facts))
     }
 
     pub(super) fn loads(&self) -> (u64, u64) {
-        let facts = whole(&self.facts);
-        (facts.loads, facts.set.generation)
+        self.see(|facts| (facts.loads, facts.set.generation))
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Facts)) {

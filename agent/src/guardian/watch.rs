@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Follows the changes of rules until the socket fails; `port` is the socket whose changes are ours.
 pub(super) fn rules(seat: &Arc<Seat>, port: u32) {
     // It waits nearly always, and when it does not, something is open that was closed.
-    let _ = super::hand::ask_for_realtime();
+    let _ = crate::realtime::ask_for_realtime();
     let Some(mut changes) = opened(Changes::of_rules()) else { return };
     changes.pass_over(port);
     loop {

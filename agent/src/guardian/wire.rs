@@ -38,6 +38,8 @@ pub(super) const RELEASE_KNOWN: u8 = 5;
 pub(super) const HOLDING_KNOWN: u8 = 6;
 /// Something that matters may follow at once; the one kind without body and answer.
 pub(super) const ALERT: u8 = 7;
+/// The whole of an alert.
+const ALERT_BYTES: [u8; HEAD_BYTES] = [0, 0, 0, 0, ALERT];
 
 /// What a caller comes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +264,7 @@ impl Link {
 
     /// Says that something may follow at once. Never waits: where there is no room, the other end is not idle.
     pub(super) fn alert(&self) {
-        let _ = send(&self.stream, &[0, 0, 0, 0, ALERT], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let _ = send(&self.stream, &ALERT_BYTES, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
     fn fill(&mut self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
@@ -324,7 +326,7 @@ impl Link {
                 Err(error) => return Err(error),
             }
             // What follows an alert counts more than the alert.
-            while filled > HEAD_BYTES && self.buffer.starts_with(&[0, 0, 0, 0, ALERT]) {
+            while filled > HEAD_BYTES && self.buffer.starts_with(&ALERT_BYTES) {
                 self.buffer.copy_within(HEAD_BYTES..filled, 0);
                 filled -= HEAD_BYTES;
             }

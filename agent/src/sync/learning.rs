@@ -16,7 +16,7 @@ use sekisho_schema::baseline::{
 };
 use sekisho_schema::certificate::{CERTIFICATE_KIND, Certificate};
 use sekisho_schema::sealed::hex;
-use sekisho_schema::{Sealed, Timestamp};
+use sekisho_schema::{Sealed, Timestamp, query_value};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -275,7 +275,7 @@ async fn fetch_one(
     let role = hooks.role().filter(|role| !role.is_empty());
     if let Some(role) = &role {
         path.push_str("&role=");
-        path.push_str(&encoded(role));
+        path.push_str(&query_value(role));
     }
     let bytes = link.read_within(&path, LARGEST).await?;
     if bytes.is_empty() {
@@ -326,19 +326,6 @@ fn role_of(text: &[u8]) -> Result<String, String> {
 fn version_of(path: &Path) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     Sealed::parse(&text).map_or(0, |sealed| sealed.version)
-}
-
-/// A text as it may stand in a query (RFC 3986, unreserved characters).
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 
 mod documents;
 
+use super::sealing::{Seal, UNCHANGED, read};
 use super::{Failure, Output, Place, Reading, json, refused_by_store};
 use crate::clock::{self, to_the_second};
 use crate::learning::{LearningError, PushLearningError, Role, push};
 use crate::page::text::visible;
 use clap::{Args, Subcommand};
-use documents::{Document, diff, read, read_document, seal, write_made};
+use documents::{Document, diff, read_document, seal, write_made};
 use sekisho_engine::certify::sentence::amount;
 use sekisho_engine::certify::threshold::CONFIDENCE;
 use sekisho_schema::baseline::{BASELINE_KIND, PoolError, RoleBaseline};
@@ -19,8 +20,6 @@ use sekisho_schema::sealed::SealError;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-const UNCHANGED: &str = "nothing was written or changed";
 
 #[derive(Subcommand)]
 pub(super) enum BaselineVerb {
@@ -103,21 +102,6 @@ pub(super) struct Certify {
     /// How sure the promise of a tier shall be, all its channels together
     #[arg(long, default_value_t = CONFIDENCE)]
     confidence: f64,
-}
-
-#[derive(Args)]
-pub(super) struct Seal {
-    /// The document in TOML, or a sealed one to which a signature is added
-    file: PathBuf,
-    /// Secret key; repeat it for several
-    #[arg(long, required = true)]
-    key: Vec<PathBuf>,
-    /// How long the seal is fresh (ignored when a signature is added)
-    #[arg(long, default_value = "90d")]
-    expires: String,
-    /// Where to write the sealed document
-    #[arg(long)]
-    out: PathBuf,
 }
 
 #[derive(Args)]
@@ -443,14 +427,7 @@ fn report(arguments: &Report, out: &mut dyn Write) -> Result<u8, Failure> {
         report.host_weeks
     )?;
     for tier in &report.tiers {
-        writeln!(
-            out,
-            "  {:<15} {} times, {:.3} a host-week; promised at most {:.3}",
-            tier.tier.name(),
-            tier.actions,
-            tier.per_host_week,
-            tier.promised
-        )?;
+        writeln!(out, "  {tier}")?;
     }
     for action in &report.actions {
         writeln!(

@@ -8,6 +8,7 @@ mod lists;
 mod notices;
 mod orders;
 mod policies;
+mod sealing;
 mod setup;
 mod table;
 mod tokens;

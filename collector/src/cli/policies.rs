@@ -1,5 +1,6 @@
 //! `policy` and `trust`: keys are made and policies sealed offline; only sealed ones are pushed.
 
+use super::sealing::{LONGEST, Seal, read, write_sealed};
 use super::{Failure, Output, Place, Reading, json, refused_by_store, span, table};
 use crate::clock::{self, to_the_second};
 use crate::dir::{read_anchor, write_public, write_secret};
@@ -8,14 +9,11 @@ use crate::policy::{InForce, PushError, push, threshold};
 use clap::{Args, Subcommand};
 use sekisho_schema::policy::Mode;
 use sekisho_schema::sealed::{SealError, SigningKey, key_id, key_pair, parse_public, parse_secret};
-use sekisho_schema::{Policy, Sealed, Span};
+use sekisho_schema::{Policy, Sealed};
 use serde_json::{Value, json as object};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// The longest that a policy may be fresh.
-const LONGEST: Span = Span::from_hours(24 * 400);
 
 #[derive(Subcommand)]
 pub(super) enum PolicyVerb {
@@ -56,21 +54,6 @@ pub(super) struct Keygen {
 pub(super) struct OneFile {
     /// The policy
     file: PathBuf,
-}
-
-#[derive(Args)]
-pub(super) struct Seal {
-    /// The policy in TOML, or a sealed one to which a signature is added
-    file: PathBuf,
-    /// Secret key; repeat it for several
-    #[arg(long, required = true)]
-    key: Vec<PathBuf>,
-    /// How long the policy is fresh (ignored when a signature is added)
-    #[arg(long, default_value = "90d")]
-    expires: String,
-    /// Where to write the sealed policy
-    #[arg(long)]
-    out: PathBuf,
 }
 
 #[derive(Args)]
@@ -117,16 +100,6 @@ pub(super) fn act(verb: PolicyVerb, out: &mut dyn Write) -> Result<u8, Failure> 
         PolicyVerb::Status(reading) => status(&reading, out),
         PolicyVerb::Diff(arguments) => diff(&arguments, out),
     }
-}
-
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
-        Failure::unable(
-            format!("cannot read {}: {error}", path.display()),
-            "nothing was changed",
-            "name a file that you may read",
-        )
-    })
 }
 
 fn keygen(arguments: &Keygen, out: &mut dyn Write) -> Result<u8, Failure> {
@@ -247,7 +220,7 @@ fn lint(arguments: &OneFile, out: &mut dyn Write) -> Result<u8, Failure> {
 fn seal(arguments: &Seal, out: &mut dyn Write) -> Result<u8, Failure> {
     let lasting = span(&arguments.expires, LONGEST)?;
     let (policy, sealed) = read_policy(&arguments.file)?;
-    let mut sealed = match sealed {
+    let sealed = match sealed {
         Some(sealed) => sealed,
         None => Sealed::wrap(
             "policy",
@@ -256,29 +229,7 @@ fn seal(arguments: &Seal, out: &mut dyn Write) -> Result<u8, Failure> {
             read(&arguments.file)?.as_bytes(),
         ),
     };
-    for path in &arguments.key {
-        sealed = sealed.signed_by(&read_key(path)?);
-    }
-    // Written beside and renamed, so that a half-written policy is never pushed.
-    let half = arguments.out.with_extension("half");
-    let fail = |error: std::io::Error| {
-        Failure::unable(
-            format!("cannot write {}: {error}", arguments.out.display()),
-            "the sealed policy was not written",
-            "choose a file that you may write with --out",
-        )
-    };
-    std::fs::write(&half, format!("{}\n", sealed.to_text()))
-        .and_then(|()| std::fs::rename(&half, &arguments.out))
-        .map_err(fail)?;
-    writeln!(
-        out,
-        "policy version {} sealed by {} until {} UTC: {}",
-        sealed.version,
-        sealed.signatures.keys().cloned().collect::<Vec<_>>().join(", "),
-        to_the_second(sealed.expires),
-        arguments.out.display()
-    )?;
+    write_sealed(sealed, &arguments.key, &arguments.out, "policy version", out)?;
     Ok(0)
 }
 

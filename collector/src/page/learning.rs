@@ -13,11 +13,11 @@ use crate::learning::{LearningError, Rehearsed, Role};
 use crate::store::{FleetSpent, PageRuling, RoleView, Word};
 use cards::Deck;
 use sekisho_engine::certify::report::TierReport;
-use sekisho_schema::Timestamp;
 use sekisho_schema::baseline::PoolError;
 use sekisho_schema::calendar::Calendar;
 use sekisho_schema::certificate::Certificate;
 use sekisho_schema::episode::{Channel, Tier};
+use sekisho_schema::{Timestamp, query_value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Cards of one list on the page; more are in the API and in the report of the command line.
@@ -190,7 +190,7 @@ impl LearningBoard {
         }
         let tab = |view: &RoleView| Tab {
             name: visible(&view.role),
-            query: encoded(&view.role),
+            query: query_value(&view.role),
             is_shown: wanted.as_ref() == Some(&view.role),
         };
         Ok(Self {
@@ -215,20 +215,6 @@ fn nothing_yet(name: &str, roles: &[RoleView]) -> String {
         visible(name),
         if hosts == 1 { "is" } else { "are" }
     )
-}
-
-/// A text as it may stand in a query (RFC 3986, unreserved characters).
-#[must_use]
-pub fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 fn ruled(ruling: &PageRuling) -> String {

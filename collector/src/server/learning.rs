@@ -6,7 +6,7 @@ use super::readers::{broken, html};
 use super::room::{Peer, Room};
 use crate::clock;
 use crate::learning::{LearningError, Role};
-use crate::page::learning::{Asked, LearningBoard, encoded, is_item};
+use crate::page::learning::{Asked, LearningBoard, is_item};
 use crate::page::render_learning;
 use crate::secret::{random, same};
 use crate::store::{PageRuling, Word};
@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use sekisho_schema::baseline::PoolError;
+use sekisho_schema::query_value;
 use sekisho_schema::sealed::hex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -224,9 +225,9 @@ async fn rule(
     }
     let to = format!(
         "/learning?role={}&said={}&by={}#decide",
-        encoded(&form.role),
+        query_value(&form.role),
         form.item,
-        encoded(&form.by)
+        query_value(&form.by)
     );
     let address = peer.address.ip().to_string();
     pooled(&room, move |room| {

@@ -11,6 +11,9 @@ pub mod quic;
 mod reader;
 pub mod socks;
 pub mod ssh;
+mod suffix;
 pub mod tls;
 
 pub use name::Name;
+pub use suffix::registered_name;
+pub(crate) use suffix::split;

@@ -56,6 +56,19 @@ pub struct TierReport {
     pub locked: Vec<Locked>,
 }
 
+impl std::fmt::Display for TierReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:<15} {} times, {:.3} a host-week; promised at most {:.3}",
+            self.tier.name(),
+            self.actions,
+            self.per_host_week,
+            self.promised
+        )
+    }
+}
+
 /// A channel of a tier that may not act.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Locked {

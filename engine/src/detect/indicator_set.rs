@@ -231,13 +231,19 @@ impl IndicatorSet {
     /// at a time.
     #[must_use]
     pub fn by_name(&self, name: &str, at: Timestamp) -> Option<IndicatorRef> {
+        self.look_for_name(name, at).0
+    }
+
+    /// The same, and whether anything is said of the name, or of one above it, at whatever time.
+    pub(super) fn look_for_name(&self, name: &str, at: Timestamp) -> (Option<IndicatorRef>, bool) {
         if !self.has(Kind::Domain) {
-            return None;
+            return (None, false);
         }
         let is_whole = |suffix: &str| suffix.len() == name.len();
         let mut due = suffixes(name).filter(|(suffix, labels)| {
             is_whole(suffix) || self.labels >> (*labels).min(127) & 1 != 0
         });
+        let mut is_stated = false;
         loop {
             // Each search waits for memory: a few of them wait side by side.
             let searches: [_; TOGETHER] = std::array::from_fn(|_| {
@@ -248,16 +254,15 @@ impl IndicatorSet {
                 shard.foresee(hash);
                 Some((number, shard, hash, suffix))
             });
-            let [Some(_), ..] = searches else { return None };
+            let [Some(_), ..] = searches else { return (None, is_stated) };
             let found = searches.iter().flatten().find_map(|(number, shard, hash, suffix)| {
-                let also = is_whole(suffix).then_some(Form::ExactName);
-                Some(Self::found(
-                    *number,
-                    shard.find(*hash, (Form::Name, also), suffix.as_bytes(), at)?,
-                ))
+                let forms = (Form::Name, is_whole(suffix).then_some(Form::ExactName));
+                let (place, said) = shard.look(*hash, forms, suffix.as_bytes(), at);
+                is_stated |= said;
+                Some(Self::found(*number, place?))
             });
             if let Some(found) = found {
-                return (!self.allowed.has_name(name)).then_some(found);
+                return ((!self.allowed.has_name(name)).then_some(found), true);
             }
         }
     }

@@ -120,6 +120,11 @@ impl Detectors {
         faults
     }
 
+    /// Other indicators are in force.
+    pub(crate) fn forget_names(&mut self) {
+        self.unknown.forget();
+    }
+
     /// Keys that the detectors' tables had to let go or refuse.
     pub(crate) fn evicted(&self) -> u64 {
         self.wire.evicted()
@@ -168,9 +173,11 @@ impl Detectors {
                 sighting::observe_endpoint(o, outlook, &mut self.unknown, emit);
                 self.observe_more(o, emit);
                 if self.behaviours.is_on()
-                    && let Some((_, regard)) = regard(o, outlook, learned)
+                    && let Some((key, regard)) = regard(o, outlook, learned)
                 {
-                    episodes.burst(o, &regard);
+                    // While all is watched, nobody asks whether it is known.
+                    let is_known = !regard.is_learning && knows(learned, key);
+                    episodes.burst(o, &Regard { is_known, ..regard });
                 }
             }
             ObservationKind::Ended => self.forget(o),
@@ -244,7 +251,8 @@ impl Detectors {
             return;
         };
         if self.behaviours.is_on() {
-            episodes.volume(o, bytes, &regard);
+            let is_known = knows(learned, key);
+            episodes.volume(o, bytes, &Regard { is_known, ..regard });
         }
         if let Some(key) = key.filter(|_| bytes.0 > 0) {
             self.allowances.observe_volume(o, key, bytes.0, outlook, learned, emit);
@@ -313,8 +321,8 @@ fn observe_known(o: &Observation<'_>, outlook: &Outlook<'_>, emit: &mut Vec<Sign
     }
 }
 
-/// How policy and baseline regard a flow that this side began, and its destination where no person
-/// approved it; `None` for any other flow.
+/// How policy regards a flow that this side began, and its destination where no person approved it, of which the
+/// baseline is still to be asked; `None` for any other flow.
 fn regard<'a>(
     o: &Observation<'a>,
     outlook: &Outlook<'a>,
@@ -328,10 +336,13 @@ fn regard<'a>(
     let host = outlook.host(flow.key.local.ip());
     let object = outlook.approvals.covering(remote, flow.bound_name);
     let is_approved = object.is_some();
-    let key = (!is_approved).then(|| DestinationAt::new(host, remote, flow.bound_name));
-    let is_known = key.is_some_and(|key| learned.knows(key));
+    let key = (!is_approved).then(|| DestinationAt::new(host, remote, flow.registered));
     let is_learning = outlook.is_learning(o.at, learned);
-    Some((key, Regard { host, object, is_known, is_learning }))
+    Some((key, Regard { host, object, is_known: false, is_learning }))
+}
+
+fn knows(learned: &Destinations, key: Option<DestinationAt<'_>>) -> bool {
+    key.is_some_and(|key| learned.knows(key))
 }
 
 /// Hands payload of other flows to the episodes: what strangers were answered, what hosts of the inside

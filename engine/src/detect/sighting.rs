@@ -7,8 +7,9 @@ use super::Outlook;
 use super::indicator_set::{IndicatorRef, Kind};
 use super::registry::Weight;
 use super::signal::{Sighted, Signal, SignalKind, Warrant};
+use crate::flow::text::Text;
 use crate::flow::{Observation, Route};
-use sekisho_schema::Timestamp;
+use ahash::RandomState;
 use std::net::IpAddr;
 
 /// Stable identifier of the detector of addresses and endpoints.
@@ -27,12 +28,21 @@ pub(crate) const INDICATOR_CERT: &str = "indicator.cert";
 /// Stable identifier of the detector of User-Agents.
 pub(crate) const INDICATOR_USERAGENT: &str = "indicator.useragent";
 
-/// The name that was looked for last and is no indicator: one frame tells a name in several ways.
-#[derive(Debug, Default)]
+/// Names that are remembered to be no indicators.
+const UNKNOWN: usize = 8192;
+
+/// Names of which no indicator says anything: a flow tells its name in several ways, and the next one often the same.
+/// To be made anew with another set.
+#[derive(Debug)]
 pub(super) struct Unknown {
-    frame: u64,
-    at: Timestamp,
-    name: String,
+    names: Vec<Text<46>>,
+    hasher: RandomState,
+}
+
+impl Default for Unknown {
+    fn default() -> Self {
+        Self { names: Vec::new(), hasher: RandomState::with_seeds(1, 2, 3, 4) }
+    }
 }
 
 impl Unknown {
@@ -45,16 +55,24 @@ impl Unknown {
         if !outlook.indicators.has(Kind::Domain) {
             return None;
         }
-        if self.frame == o.frame && self.at == o.at && self.name == name {
+        if self.names.is_empty() {
+            self.names.resize(UNKNOWN, Text::default());
+        }
+        let place = self.hasher.hash_one(name) as usize % UNKNOWN;
+        if self.names.get(place).is_some_and(|known| known.is(name)) {
             return None;
         }
-        let found = outlook.indicators.by_name(name, o.at);
-        if found.is_none() {
-            (self.frame, self.at) = (o.frame, o.at);
-            self.name.clear();
-            self.name.push_str(name);
+        let (found, is_stated) = outlook.indicators.look_for_name(name, o.at);
+        // What is said of it may come into force later.
+        if !is_stated && let Some(place) = self.names.get_mut(place) {
+            *place = Text::within(name).unwrap_or_default();
         }
         found
+    }
+
+    /// Other indicators are in force.
+    pub(super) fn forget(&mut self) {
+        self.names.clear();
     }
 }
 
@@ -220,9 +238,11 @@ fn sighting(
 mod tests {
     use super::*;
     use crate::detect::Approvals;
+    use crate::detect::indicator_set::SetBuilder;
     use crate::flow::{FlowFacts, ObservationKind, Perimeter};
-    use crate::rules::RulesBuilder;
+    use crate::rules::{LIST_DEFAULTS, RulesBuilder};
     use sekisho_schema::finding::Direction;
+    use sekisho_schema::intel::{Facts, Observable};
     use sekisho_schema::policy::Mode;
     use sekisho_schema::{FlowKey, Grade, Policy, Timestamp, Transport};
     use std::collections::BTreeSet;
@@ -230,6 +250,27 @@ mod tests {
     const LIST: &str = "203.0.113.9:443\nhttp://c2.example/gate\nua:Bad/1.0\n\
         ja3:000102030405060708090a0b0c0d0e0f\nt13d1516h2_8daaf6152771_e5627efa2ab1\n\
         sha1:000102030405060708090a0b0c0d0e0f10111213\n";
+
+    fn flow(at: Timestamp, route: Route) -> FlowFacts<'static> {
+        let key = FlowKey {
+            transport: Transport::Tcp,
+            local: "10.0.0.5:40000".parse().unwrap(),
+            remote: "203.0.113.9:443".parse().unwrap(),
+        };
+        FlowFacts {
+            key,
+            route,
+            direction: Direction::Outbound,
+            start_seen: true,
+            first_at: at,
+            last_at: at,
+            bytes_out: 0,
+            bytes_in: 0,
+            overlap: false,
+            bound_name: Some("bound.example"),
+            registered: Some("bound.example"),
+        }
+    }
 
     fn told(allow: &[&str], route: Route) -> Vec<(&'static str, Grade, Weight)> {
         let mut builder = RulesBuilder::new();
@@ -247,24 +288,8 @@ mod tests {
             keeps_learning: false,
             enforces: true,
         };
-        let key = FlowKey {
-            transport: Transport::Tcp,
-            local: "10.0.0.5:40000".parse().unwrap(),
-            remote: "203.0.113.9:443".parse().unwrap(),
-        };
         let at = Timestamp::EPOCH;
-        let flow = FlowFacts {
-            key,
-            route,
-            direction: Direction::Outbound,
-            start_seen: true,
-            first_at: at,
-            last_at: at,
-            bytes_out: 0,
-            bytes_in: 0,
-            overlap: false,
-            bound_name: Some("bound.example"),
-        };
+        let flow = flow(at, route);
         let o = Observation { at, frame: 1, flow, kind: ObservationKind::Started };
         let mut emit = Vec::new();
         let bytes: Vec<u8> = (0..20).collect();
@@ -292,6 +317,48 @@ mod tests {
                 decides(INDICATOR_CERT),
             ]
         );
+    }
+
+    #[test]
+    fn a_name_that_was_no_indicator_is_one_once_it_says_so() {
+        let policy = Policy::built_in(Mode::Enforce);
+        let approvals = Approvals::new(&policy);
+        let (perimeter, own) = (Perimeter::new(&policy.inside, &[]), BTreeSet::new());
+        let later = Timestamp::from_nanos(2_000_000_000_000_000_000);
+        let mut builder = SetBuilder::default();
+        let origin = builder.origin("feed", 0);
+        let in_time = Facts { valid_from: Some(later), ..Facts::of_line(1) };
+        for (name, facts) in [("late.example", in_time), ("bad.example", Facts::of_line(2))] {
+            let name = Observable::parse(name).unwrap();
+            builder.put(&name, origin, &facts, LIST_DEFAULTS).unwrap();
+        }
+        let set = builder.build();
+        let mut unknown = Unknown::default();
+        let look = |unknown: &mut Unknown, at: Timestamp, name: &str| {
+            let outlook = Outlook {
+                enforces: true,
+                indicators: &set,
+                policy: &policy,
+                approvals: &approvals,
+                perimeter: &perimeter,
+                own: &own,
+                keeps_learning: false,
+            };
+            let flow = flow(at, Route::Egress);
+            let o = Observation { at, frame: 1, flow, kind: ObservationKind::Started };
+            unknown.look(&o, &outlook, name).is_some()
+        };
+        let long = format!("{}.bad.example", "a".repeat(60));
+        for _ in 0..2 {
+            assert!(!look(&mut unknown, Timestamp::EPOCH, "good.example"));
+            assert!(look(&mut unknown, Timestamp::EPOCH, "www.bad.example"));
+            assert!(look(&mut unknown, Timestamp::EPOCH, &long));
+            assert!(!look(&mut unknown, Timestamp::EPOCH, "a.late.example"));
+            assert!(!look(&mut unknown, Timestamp::EPOCH, ""));
+        }
+        assert!(look(&mut unknown, later, "a.late.example"));
+        unknown.forget();
+        assert!(look(&mut unknown, later, "www.bad.example"));
     }
 
     #[test]

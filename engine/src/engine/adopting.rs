@@ -116,6 +116,7 @@ impl Engine {
     /// Puts a piece of the indicators in its place and gives the one that was there, to be dropped
     /// where nobody waits.
     pub fn exchange_piece(&mut self, piece: Piece) -> Piece {
+        self.detectors.forget_names();
         self.rules.indicators.exchange(piece)
     }
 

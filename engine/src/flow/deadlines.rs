@@ -11,6 +11,8 @@ const SECOND: i64 = 1_000_000_000;
 /// Slots of the wheel; later deadlines wait in the farthest slot and are looked at again.
 const SLOTS: usize = 4096;
 const WORDS: usize = SLOTS / 64;
+/// Flows of a piece of the storage: 2 MiB.
+const PIECE: usize = 1 << 14;
 /// Stale deadlines corrected for one eviction, before the flow at hand goes whatever its deadline.
 const MAX_LOOKS: usize = 32;
 
@@ -22,7 +24,8 @@ struct List {
 
 /// All flow entries, chained by deadline.
 pub(super) struct Flows {
-    entries: Vec<Entry>,
+    /// In pieces, so that no flow waits while the others move to a larger room.
+    pieces: Vec<Vec<Entry>>,
     free: u32,
     live: usize,
     lists: Vec<List>,
@@ -33,6 +36,10 @@ pub(super) struct Flows {
     /// No deadline fires before this time, in nanoseconds.
     next_due: i64,
     patience: Patience,
+}
+
+const fn split(at: u32) -> (usize, usize) {
+    (at as usize / PIECE, at as usize % PIECE)
 }
 
 /// The first whole second at or after a time.
@@ -47,7 +54,7 @@ const fn slot_of(second: i64) -> u16 {
 impl Flows {
     pub(super) fn new(patience: Patience) -> Self {
         Self {
-            entries: Vec::new(),
+            pieces: Vec::new(),
             free: NOWHERE,
             live: 0,
             lists: vec![List { first: NOWHERE, last: NOWHERE }; SLOTS],
@@ -75,25 +82,26 @@ impl Flows {
 
     #[inline]
     pub(super) fn entry(&self, at: u32) -> Option<&Entry> {
-        self.entries.get(at as usize)
+        let (piece, within) = split(at);
+        self.pieces.get(piece)?.get(within)
     }
 
     /// Every entry that is in use.
     pub(super) fn in_use(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| entry.tuple.kind != 0)
+        self.pieces.iter().flatten().filter(|entry| entry.tuple.kind != 0)
     }
 
     #[inline]
     pub(super) fn entry_mut(&mut self, at: u32) -> Option<&mut Entry> {
-        self.entries.get_mut(at as usize)
+        let (piece, within) = split(at);
+        self.pieces.get_mut(piece)?.get_mut(within)
     }
 
     /// Takes a place for a flow; `now` is the time of its first frame, all earlier deadlines are done.
     pub(super) fn add(&mut self, entry: Entry, now: i64) -> u32 {
         self.cursor = self.cursor.max(now.div_euclid(SECOND));
         let at = if self.free == NOWHERE {
-            self.entries.push(entry);
-            (self.entries.len() - 1) as u32
+            self.push(entry)
         } else {
             let at = self.free;
             if let Some(place) = self.entry_mut(at) {
@@ -106,6 +114,17 @@ impl Flows {
         self.live += 1;
         self.link(at);
         at
+    }
+
+    fn push(&mut self, entry: Entry) -> u32 {
+        if self.pieces.last().is_none_or(|piece| piece.len() >= PIECE) {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        let before = (self.pieces.len() - 1) * PIECE;
+        self.pieces.last_mut().map_or(NOWHERE, |piece| {
+            piece.push(entry);
+            (before + piece.len() - 1) as u32
+        })
     }
 
     /// Frees the place of a flow.

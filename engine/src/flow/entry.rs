@@ -1,6 +1,7 @@
 //! One flow: two cache lines, the first of which is all that a bulk packet from outside touches.
 
 use super::fifo::NOWHERE;
+use super::names::Called;
 use super::observation::{FlowFacts, Route, Toward};
 use crate::wire::{PacketView, Proto};
 use sekisho_schema::finding::Direction;
@@ -372,7 +373,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn facts<'n>(&self, bound_name: Option<&'n str>) -> FlowFacts<'n> {
+    pub(super) fn facts<'n>(&self, called: Option<Called<'n>>) -> FlowFacts<'n> {
         let transport = match Proto::from_number((self.tuple.kind & 0xFF) as u8) {
             Proto::Icmp => Transport::Icmp,
             Proto::Icmpv6 => Transport::Icmpv6,
@@ -398,7 +399,8 @@ impl Entry {
             bytes_out: self.bytes_out,
             bytes_in: self.bytes_in,
             overlap: self.has(flag::OVERLAP),
-            bound_name,
+            bound_name: called.map(|called| called.name),
+            registered: called.map(|called| called.registered),
         }
     }
 }

@@ -15,6 +15,7 @@ mod reader;
 mod stream;
 pub(crate) mod table;
 mod teller;
+pub(crate) mod text;
 mod totals;
 mod tracker;
 

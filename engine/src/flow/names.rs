@@ -5,6 +5,8 @@
 
 use super::fifo::Fifo;
 use super::table::IndexTable;
+use super::text::Text;
+use crate::app::registered_name;
 use ahash::RandomState;
 use sekisho_schema::{Span, Timestamp};
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -19,17 +21,49 @@ const LONGEST: u32 = 24 * 3600;
 /// Who asked, and the address that the answer gave.
 pub(super) type Bound = (IpAddr, IpAddr);
 
+/// The name that a client asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Called<'a> {
+    /// The whole of it.
+    pub(super) name: &'a str,
+    /// The part that somebody registered.
+    pub(super) registered: &'a str,
+}
+
 struct Binding {
     key: Bound,
-    name: Box<str>,
+    /// Where the part begins that somebody registered; looked for when the name is first asked for.
+    registered_at: Option<u8>,
+    name: Text<38>,
     until: Timestamp,
+}
+
+impl Binding {
+    fn called(&self) -> Called<'_> {
+        let name = self.name.as_str();
+        let registered = match self.registered_at {
+            Some(at) => name.get(usize::from(at)..).unwrap_or(name),
+            None => registered_name(name),
+        };
+        Called { name, registered }
+    }
+
+    /// Looks for the part that somebody registered, unless that was done.
+    fn take_apart(&mut self) {
+        if self.registered_at.is_none() {
+            let name = self.name.as_str();
+            let front = name.len() - registered_name(name).len();
+            self.registered_at = u8::try_from(front).ok();
+        }
+    }
 }
 
 impl Default for Binding {
     fn default() -> Self {
         Self {
             key: (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            name: Box::default(),
+            registered_at: None,
+            name: Text::default(),
             until: Timestamp::EPOCH,
         }
     }
@@ -80,12 +114,12 @@ impl Names {
         self.table.foresee(hash);
     }
 
-    /// The same for the binding that is likely found; its name is not read.
+    /// The same for the binding that is likely found, with its name.
     #[inline]
-    pub(super) fn foresee_binding(&self, hash: u32) -> Option<&str> {
+    pub(super) fn foresee_binding(&self, hash: u32) -> Option<&[u8]> {
         let binding = self.fifo.item(self.table.find(hash, |_| true)?)?;
         black_box(binding.until);
-        Some(&binding.name)
+        Some(binding.name.as_bytes())
     }
 
     fn find(&self, key: Bound) -> Option<u32> {
@@ -101,8 +135,9 @@ impl Names {
             self.fifo.renew(at);
             if let Some(binding) = self.fifo.item_mut(at) {
                 binding.until = until;
-                if *binding.name != *name {
+                if !binding.name.is(name) {
                     binding.name = name.into();
+                    binding.registered_at = None;
                 }
             }
             return false;
@@ -115,31 +150,29 @@ impl Names {
         }
         let at = self.fifo.take();
         if let Some(binding) = self.fifo.item_mut(at) {
-            *binding = Binding { key, name: name.into(), until };
+            *binding = Binding { key, registered_at: None, name: name.into(), until };
         }
         self.table.insert(self.hash(key), at);
         full
     }
 
     /// The name bound to an address for a client, if it may still be believed.
-    pub(super) fn bound(&self, key: Bound, now: Timestamp) -> Option<&str> {
-        self.name_at(self.find(key)?, now)
+    pub(super) fn bound(&self, key: Bound, now: Timestamp) -> Option<Called<'_>> {
+        let binding = self.fifo.item(self.find(key)?)?;
+        (binding.until > now).then(|| binding.called())
     }
 
     /// The same, remembered for the next time.
     #[inline]
-    pub(super) fn recall(&mut self, key: Bound, now: Timestamp) -> Option<&str> {
+    pub(super) fn recall(&mut self, key: Bound, now: Timestamp) -> Option<Called<'_>> {
         let place = match self.met {
             Some((met, place)) if met == key => place,
             _ => self.find(key),
         };
         self.met = Some((key, place));
-        self.name_at(place?, now)
-    }
-
-    fn name_at(&self, place: u32, now: Timestamp) -> Option<&str> {
-        let binding = self.fifo.item(place)?;
-        (binding.until > now).then_some(&*binding.name)
+        let binding = self.fifo.item_mut(place?).filter(|binding| binding.until > now)?;
+        binding.take_apart();
+        Some(binding.called())
     }
 }
 
@@ -151,16 +184,20 @@ mod tests {
         Timestamp::EPOCH.after(Span::from_secs(secs))
     }
 
+    fn called(names: &Names, key: Bound, now: Timestamp) -> Option<&str> {
+        names.bound(key, now).map(|called| called.name)
+    }
+
     #[test]
     fn a_binding_lives_at_least_a_minute_and_at_most_a_day() {
         let ip: Bound = ("10.0.0.1".parse().unwrap(), "203.0.113.9".parse().unwrap());
         let mut names = Names::new(8, RandomState::with_seeds(1, 2, 3, 4));
         names.bind(ip, "short.example", 0, at(0));
-        assert_eq!(names.bound(ip, at(59)), Some("short.example"));
-        assert_eq!(names.bound(ip, at(60)), None);
+        assert_eq!(called(&names, ip, at(59)), Some("short.example"));
+        assert_eq!(called(&names, ip, at(60)), None);
         names.bind(ip, "long.example", u32::MAX, at(0));
-        assert_eq!(names.bound(ip, at(86_399)), Some("long.example"));
-        assert_eq!(names.bound(ip, at(86_400)), None);
+        assert_eq!(called(&names, ip, at(86_399)), Some("long.example"));
+        assert_eq!(called(&names, ip, at(86_400)), None);
     }
 
     #[test]
@@ -171,9 +208,9 @@ mod tests {
         assert!(!names.bind(ip(2), "b.example", 300, at(0)));
         assert!(!names.bind(ip(1), "new.example", 300, at(1)));
         assert!(names.bind(ip(3), "c.example", 300, at(2)));
-        assert_eq!(names.bound(ip(1), at(3)), Some("new.example"));
-        assert_eq!(names.bound(ip(2), at(3)), None);
-        assert_eq!(names.bound(ip(3), at(3)), Some("c.example"));
+        assert_eq!(called(&names, ip(1), at(3)), Some("new.example"));
+        assert_eq!(called(&names, ip(2), at(3)), None);
+        assert_eq!(called(&names, ip(3), at(3)), Some("c.example"));
     }
 
     #[test]
@@ -182,7 +219,29 @@ mod tests {
             ["10.0.0.1", "10.0.0.2", "203.0.113.9"].map(|ip| ip.parse().unwrap());
         let mut names = Names::new(8, RandomState::with_seeds(1, 2, 3, 4));
         names.bind((one, shared), "c2.example", 300, at(0));
-        assert_eq!(names.bound((one, shared), at(1)), Some("c2.example"));
-        assert_eq!(names.bound((other, shared), at(1)), None);
+        assert_eq!(called(&names, (one, shared), at(1)), Some("c2.example"));
+        assert_eq!(called(&names, (other, shared), at(1)), None);
+    }
+
+    #[test]
+    fn what_is_recalled_is_what_is_bound_with_what_was_registered_of_it() {
+        let key: Bound = ("10.0.0.1".parse().unwrap(), "203.0.113.9".parse().unwrap());
+        let mut names = Names::new(8, RandomState::with_seeds(1, 2, 3, 4));
+        let long = format!("{}.example.co.jp", ["a23456789"; 23].join("."));
+        for (name, registered) in [
+            ("www.example.com", "example.com"),
+            ("a.b.example.co.jp", "example.co.jp"),
+            (long.as_str(), "example.co.jp"),
+            ("localhost", "localhost"),
+        ] {
+            names.bind(key, name, 300, at(0));
+            let bound = names.bound(key, at(1)).map(|called| (called.name, called.registered));
+            assert_eq!(bound, Some((name, registered)));
+            for _ in 0..2 {
+                let called = names.recall(key, at(1)).unwrap();
+                assert_eq!((called.name, called.registered), (name, registered));
+            }
+        }
+        assert!(names.recall(key, at(301)).is_none());
     }
 }

@@ -76,6 +76,8 @@ pub struct FlowFacts<'a> {
     pub overlap: bool,
     /// The name that a DNS answer bound to the remote address for this local address, if still valid.
     pub bound_name: Option<&'a str>,
+    /// What of that name somebody registered.
+    pub registered: Option<&'a str>,
 }
 
 /// A fact the engine saw.

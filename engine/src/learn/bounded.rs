@@ -34,7 +34,7 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Bounded<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
+impl<K, V> Bounded<K, V> {
     pub(crate) fn new(capacity: usize, seed: u64) -> Self {
         let hasher = RandomState::with_seeds(seed, seed.rotate_left(17), seed ^ 0x5EC1, !seed);
         Self {
@@ -68,7 +68,10 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
     }
 
     /// The value of a key.
-    pub(crate) fn find(&self, key: &K) -> Option<&V> {
+    pub(crate) fn find(&self, key: &K) -> Option<&V>
+    where
+        K: Eq + Hash,
+    {
         self.find_like(key, |known| known == key)
     }
 
@@ -89,7 +92,10 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         key: &K,
         make: impl FnOnce() -> V,
         may_go: impl Fn(&V) -> bool,
-    ) -> Option<&mut V> {
+    ) -> Option<&mut V>
+    where
+        K: Clone + Eq + Hash,
+    {
         self.upsert_like(key, |known| known == key, || key.clone(), make, may_go)
     }
 
@@ -124,6 +130,27 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
             }
         };
         self.slots.get_mut(at).map(|slot| &mut slot.value)
+    }
+
+    /// The value of a key that hashes like this one, as by [`Bounded::upsert_like`] in a table that is full of what
+    /// may not go, without a look at what that is.
+    pub(crate) fn update_like<Q: Hash>(
+        &mut self,
+        like: &Q,
+        is_it: impl Fn(&K) -> bool,
+    ) -> Option<&mut V> {
+        let Some(at) = self.at(self.hash(like), is_it) else {
+            self.evicted += 1;
+            return None;
+        };
+        let slot = self.slots.get_mut(at)?;
+        slot.touched = true;
+        Some(&mut slot.value)
+    }
+
+    /// Keys that it has room for.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.capacity
     }
 
     const fn is_full(&self) -> bool {

@@ -1,12 +1,13 @@
 //! The destinations that hosts of the inside speak to.
 
 use super::baseline::{BASELINE_SCHEMA, Baseline, LearnedDestination};
-use super::suffix::registered_name;
-use super::{Bounded, Week};
+use super::{Bounded, Name, Week};
+use crate::app::registered_name;
 use sekisho_schema::event::BaselineState;
 use sekisho_schema::{Span, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 const HOUR_SECONDS: i64 = 3600;
@@ -69,8 +70,40 @@ impl DestinationKey {
     }
 }
 
-/// The outside end at hand: nothing is copied to look for it. Hashes as [`Remote`] does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The same as it lies in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    host: Option<IpAddr>,
+    remote: Kept,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kept {
+    Address(IpAddr),
+    Name(Name),
+}
+
+impl Key {
+    #[inline]
+    fn is(&self, at: &DestinationAt<'_>) -> bool {
+        self.host == at.host
+            && match (&self.remote, at.remote) {
+                (Kept::Address(known), RemoteAt::Address(address)) => *known == address,
+                (Kept::Name(known), RemoteAt::Name(name)) => known.is(name),
+                _ => false,
+            }
+    }
+
+    fn remote(&self) -> Remote {
+        match &self.remote {
+            Kept::Address(address) => Remote::Address(*address),
+            Kept::Name(name) => Remote::Name(name.as_str().into()),
+        }
+    }
+}
+
+/// The outside end at hand: nothing is copied to look for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RemoteAt<'a> {
     Address(IpAddr),
     Name(&'a str),
@@ -85,22 +118,40 @@ impl RemoteAt<'_> {
     }
 }
 
-/// A host and whom it speaks to, at hand. Hashes as [`DestinationKey`] does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A host and whom it speaks to, at hand; what the table hashes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DestinationAt<'a> {
     pub(crate) host: Option<IpAddr>,
     pub(crate) remote: RemoteAt<'a>,
 }
 
+impl Hash for DestinationAt<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.host {
+            None => state.write_u64(0),
+            Some(IpAddr::V4(host)) => state.write_u64(1 << 32 | u64::from(host.to_bits())),
+            Some(IpAddr::V6(host)) => state.write_u128(host.to_bits()),
+        }
+        match self.remote {
+            RemoteAt::Address(IpAddr::V4(address)) => state.write_u32(address.to_bits()),
+            RemoteAt::Address(IpAddr::V6(address)) => state.write_u128(address.to_bits()),
+            RemoteAt::Name(name) => state.write(name.as_bytes()),
+        }
+    }
+}
+
 impl<'a> DestinationAt<'a> {
     /// By the registered name where one is bound, else by the address.
-    pub(crate) fn new(host: Option<IpAddr>, address: IpAddr, name: Option<&'a str>) -> Self {
-        let named = |name| RemoteAt::Name(registered_name(name));
-        Self { host, remote: name.map_or(RemoteAt::Address(address), named) }
+    pub(crate) fn new(host: Option<IpAddr>, address: IpAddr, registered: Option<&'a str>) -> Self {
+        Self { host, remote: registered.map_or(RemoteAt::Address(address), RemoteAt::Name) }
     }
 
-    fn own(self) -> DestinationKey {
-        DestinationKey { host: self.host, remote: self.remote.own() }
+    fn kept(self) -> Key {
+        let remote = match self.remote {
+            RemoteAt::Address(address) => Kept::Address(address),
+            RemoteAt::Name(name) => Kept::Name(name.into()),
+        };
+        Key { host: self.host, remote }
     }
 }
 
@@ -119,7 +170,7 @@ pub(crate) struct Destination {
 /// Every destination spoken to, learned or not, within bounds.
 #[derive(Debug)]
 pub(crate) struct Destinations {
-    table: Bounded<DestinationKey, Destination>,
+    table: Bounded<Key, Destination>,
     learned: u64,
     started_at: Option<Timestamp>,
     hours: u64,
@@ -170,7 +221,7 @@ impl Destinations {
     }
 
     pub(crate) fn knows(&self, key: DestinationAt<'_>) -> bool {
-        self.table.find_like(&key, |known| known.at() == key).is_some_and(|entry| entry.learned)
+        self.table.find_like(&key, |known| known.is(&key)).is_some_and(|entry| entry.learned)
     }
 
     /// Makes a destination part of the normal; `None` when the table is full of what may not go.
@@ -179,9 +230,13 @@ impl Destinations {
         key: DestinationAt<'_>,
         at: Timestamp,
     ) -> Option<&mut Destination> {
-        let is_it = |known: &DestinationKey| known.at() == key;
+        let is_it = |known: &Key| known.is(&key);
         let may_go = |entry: &Destination| !entry.learned;
-        let entry = self.table.upsert_like(&key, is_it, || key.own(), || fresh(at), may_go)?;
+        let entry = if self.is_full() {
+            self.table.update_like(&key, is_it)?
+        } else {
+            self.table.upsert_like(&key, is_it, || key.kept(), || fresh(at), may_go)?
+        };
         if !entry.learned {
             entry.learned = true;
             self.learned += 1;
@@ -197,15 +252,20 @@ impl Destinations {
         at: Timestamp,
         kept_bytes: u64,
     ) -> Option<&mut Destination> {
-        let entry = self.table.upsert_like(
-            &key,
-            |known| known.at() == key,
-            || key.own(),
-            || fresh(at),
-            |entry| !entry.learned && entry.week.total() <= kept_bytes,
-        )?;
+        let is_it = |known: &Key| known.is(&key);
+        let may_go = |entry: &Destination| !entry.learned && entry.week.total() <= kept_bytes;
+        let entry = if self.is_full() {
+            self.table.update_like(&key, is_it)?
+        } else {
+            self.table.upsert_like(&key, is_it, || key.kept(), || fresh(at), may_go)?
+        };
         entry.last_at = entry.last_at.max(at);
         Some(entry)
+    }
+
+    /// Whether the table is full of what was learned, which never goes.
+    const fn is_full(&self) -> bool {
+        self.learned >= self.table.capacity() as u64
     }
 
     pub(crate) const fn evicted(&self) -> u64 {
@@ -227,7 +287,7 @@ impl Destinations {
             .filter(|(_, entry)| entry.learned)
             .map(|(key, entry)| LearnedDestination {
                 host: key.host,
-                destination: key.remote.clone(),
+                destination: key.remote(),
                 first_seen: entry.first_at,
                 last_seen: entry.last_at,
                 bytes_out: entry.bytes_out,
@@ -257,6 +317,22 @@ fn fresh(at: Timestamp) -> Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_full_of_what_was_learned_refuses_counts_and_still_knows() {
+        let at = Timestamp::from_nanos(1_780_000_000_000_000_000);
+        let mut learned = Destinations::new(4, 1);
+        let name = |name| DestinationAt { host: None, remote: RemoteAt::Name(name) };
+        for known in ["a.example", "b.example", "c.example", "d.example"] {
+            assert!(learned.watch(name(known), at, 0).is_some());
+            assert!(learned.learn(name(known), at).is_some());
+        }
+        assert!(learned.learn(name("e.example"), at).is_none());
+        assert!(learned.watch(name("e.example"), at, 0).is_none());
+        assert!(!learned.knows(name("e.example")) && learned.knows(name("a.example")));
+        assert!(learned.watch(name("a.example"), at, 0).is_some_and(|known| known.learned));
+        assert_eq!(learned.evicted(), 2);
+    }
 
     #[test]
     fn a_baseline_restores_what_it_wrote() {

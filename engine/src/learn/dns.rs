@@ -22,10 +22,15 @@ const WEEK: Span = Span::from_hours(7 * 24);
 #[must_use]
 pub fn information(below: &str) -> f64 {
     let mut counts = [0_u32; 256];
+    // A bit for each byte that occurs: few of all do.
+    let mut there = [0_u128; 2];
     let mut length = 0_u32;
     for byte in below.bytes().filter(|byte| *byte != b'.') {
         if let Some(count) = counts.get_mut(usize::from(byte)) {
             *count += 1;
+        }
+        if let Some(there) = there.get_mut(usize::from(byte >> 7)) {
+            *there |= 1 << (byte & 0x7F);
         }
         length += 1;
     }
@@ -33,14 +38,15 @@ pub fn information(below: &str) -> f64 {
         return 0.0;
     }
     let length = f64::from(length);
-    let entropy: f64 = counts
-        .iter()
-        .filter(|count| **count > 0)
-        .map(|count| {
-            let share = f64::from(*count) / length;
-            -share * share.log2()
-        })
-        .sum();
+    let mut entropy = 0.0;
+    for (mut there, first) in there.into_iter().zip([0, 128]) {
+        while there != 0 {
+            let byte = first + there.trailing_zeros() as usize;
+            there &= there - 1;
+            let share = f64::from(counts.get(byte).copied().unwrap_or(0)) / length;
+            entropy -= share * share.log2();
+        }
+    }
     length * entropy.min(MOST_BITS) / 8.0
 }
 

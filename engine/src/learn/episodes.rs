@@ -24,23 +24,22 @@ use self::counts::flood_of;
 use self::crossed::Crossed;
 use self::episode::{Episode, mark};
 use self::host::Hosts;
-use self::key::{Asked, At, Key, Place};
+use self::key::{Asked, At, Key, Place, hash_ends};
 use self::naming::{asked_key, host_key, named, place_of};
 use self::normal::Normal;
 use self::telling::{Halves, Voice};
-use super::approved::Envelope;
 use super::dns::NameInformation;
 use super::icmp::EchoHour;
 use super::oddity::Oddities;
 use super::space_saving::{Entered, SpaceSaving};
+use super::{Name, approved::Envelope};
 use crate::flow::Observation;
 use crate::limits::Limits;
-use sekisho_schema::baseline;
 use sekisho_schema::certificate::Tails;
 use sekisho_schema::episode::{
     Channel, DestinationKey, EpisodeKey, EpisodeScore, Oddity, Service, Workload,
 };
-use sekisho_schema::{FlowKey, Process, Timestamp};
+use sekisho_schema::{FlowKey, Process, Timestamp, baseline};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -108,7 +107,7 @@ pub struct Episodes {
     names: SpaceSaving<(u16, Asked), NameInformation>,
     echoes: SpaceSaving<(u16, IpAddr), EchoHour>,
     adopters: SpaceSaving<Key, Adopters>,
-    bound: SpaceSaving<(IpAddr, IpAddr), Box<str>>,
+    bound: SpaceSaving<(IpAddr, IpAddr), Name>,
     calls: SpaceSaving<Key, Calls>,
     hosts: Hosts,
     /// What people signed as normal, where they did.
@@ -157,7 +156,7 @@ impl Episodes {
             names: SpaceSaving::new(limits.asked_domains, seed, Asked::hash),
             echoes: SpaceSaving::new(limits.echo_peers, seed, |state, key| state.hash_one(key)),
             adopters: SpaceSaving::new(limits.episodes, seed, Key::hash),
-            bound: SpaceSaving::new(limits.named_peers, seed, |state, key| state.hash_one(key)),
+            bound: SpaceSaving::new(limits.named_peers, seed, hash_ends),
             calls: SpaceSaving::new(limits.called, seed, Key::hash),
             hosts: Hosts::new(limits.learned_hosts, seed),
             normal: None,
@@ -213,7 +212,7 @@ impl Episodes {
         let at = At { place: Place::of(destination), host: 0, service: None };
         let hash = at.hash(self.adopters.hasher());
         let make = || (at.own(), Adopters::default());
-        if let Some(entered) = self.adopters.enter(hash, |key| key.at() == at, make, |_| true) {
+        if let Some(entered) = self.adopters.enter(hash, |key| key.is(&at), make, |_| true) {
             entered.value.fleet = hosts;
         }
     }
@@ -442,9 +441,10 @@ impl Episodes {
             gone.1 = true;
             voice.flood(host, at, before - gone.0);
         }
-        let is_it = |known: &Key| known.at() == key;
-        let (episode, is_new) = if !seen && table.find(hash, is_it).is_some() {
-            (table.find_mut(hash, is_it)?, false)
+        let is_it = |known: &Key| known.is(&key);
+        let known = if seen { None } else { table.place(hash, is_it) };
+        let (episode, is_new) = if let Some(place) = known {
+            (table.at_place(place)?, false)
         } else {
             let make = || (key.own(), Episode::new(at, 0));
             let entered = table.enter(hash, is_it, make, |value| !halves.protect(value))?;
@@ -479,7 +479,7 @@ impl Episodes {
         let half = unlocked.least(Channel::Approved).min(settings.approved_log10) / 2.0;
         let may_go = |known: &Envelope| known.score().is_none_or(|score| score < half);
         let make = || (key.own(), Envelope::new(o.at));
-        let Some(entered) = envelopes.enter(hash, |known| known.at() == key, make, may_go) else {
+        let Some(entered) = envelopes.enter(hash, |known| known.is(&key), make, may_go) else {
             return;
         };
         if let Some(score) = entered.value.add(o.at, up) {
@@ -584,7 +584,7 @@ fn adopters_of(
     let at = At { place, host: 0, service: None };
     let hash = at.hash(adopters.hasher());
     let make = || (at.own(), Adopters::default());
-    let Some(entered) = adopters.enter(hash, |key| key.at() == at, make, |_| true) else {
+    let Some(entered) = adopters.enter(hash, |key| key.is(&at), make, |_| true) else {
         return 1;
     };
     let Adopters { hosts, count, fleet } = entered.value;

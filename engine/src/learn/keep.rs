@@ -1,5 +1,6 @@
 //! State as bytes and back: little-endian, floats by their bits, so that what is read is what was written.
 
+use crate::flow::text::Text;
 use ipnet::IpNet;
 use sekisho_schema::Timestamp;
 use std::net::IpAddr;
@@ -128,6 +129,18 @@ impl Keep for Box<str> {
         let (head, rest) = from.split_at_checked(count)?;
         *from = rest;
         std::str::from_utf8(head).ok().map(Self::from)
+    }
+}
+
+impl<const SHORT: usize> Keep for Text<SHORT> {
+    fn keep(&self, out: &mut Vec<u8>) {
+        let text = self.as_str();
+        (text.len() as u32).keep(out);
+        out.extend_from_slice(text.as_bytes());
+    }
+
+    fn take(from: &mut &[u8]) -> Option<Self> {
+        Some(Box::<str>::take(from)?.as_ref().into())
     }
 }
 

@@ -215,12 +215,11 @@ impl Rhythm {
             return None;
         }
         let seconds = f64::from(std::mem::take(&mut self.since_ms)) / 1000.0;
-        let sorted = self.sorted();
         if self.filled < PRIMED {
             self.remember(seconds, f64::INFINITY);
             return None;
         }
-        let (windows, median) = sorted.windows(settings.resolution);
+        let (windows, median) = self.sorted().windows(settings.resolution);
         let lower_cut = settings.dead.max(LOWER_CUT * median);
         let bet = self.bet(seconds, windows, lower_cut, settings);
         if seconds < settings.dead.max(PIECE * median) {
@@ -266,13 +265,16 @@ impl Rhythm {
                 *hits /= 2;
                 *trials /= 2;
             }
-            *log10_e = log10_e.max(0.0) + e.log10() as f32;
+            // A stake of nothing wins nothing, and most unplanned gaps meet no other.
+            let won = if e == 1.0 { 0.0 } else { e.log10() as f32 };
+            *log10_e = log10_e.max(0.0) + won;
             any = true;
             if at == leader {
                 led = Some((window, is_hit));
             }
         }
-        if any {
+        // A mean is no higher than the highest.
+        if any && self.log10_e.iter().any(|e| *e > self.peak) {
             let now = mixture(&self.log10_e) as f32;
             if now > self.peak {
                 self.peak = now;

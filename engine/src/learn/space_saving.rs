@@ -2,11 +2,9 @@
 //! counts from there; what the owner protects never gives way.
 
 use super::keep::Keep;
+use super::least::{Least, MOST};
 use crate::flow::table::IndexTable;
 use ahash::RandomState;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 
 /// One key and what is known of it.
 #[derive(Debug)]
@@ -27,8 +25,8 @@ pub(crate) struct SpaceSaving<K, V> {
     hasher: RandomState,
     hash_of: HashOf<K>,
     slots: Vec<Slot<K, V>>,
-    /// Places by weight; a weight may have grown since, and what was protected when its turn came is missing.
-    order: BinaryHeap<Reverse<(u32, u32)>>,
+    /// Weights by place; a weight may have grown since, and what was protected when its turn came is left out.
+    order: Least,
     capacity: usize,
     evicted: u64,
     refused: u64,
@@ -53,7 +51,7 @@ impl<K, V> SpaceSaving<K, V> {
             hasher: RandomState::with_seeds(seed, seed.rotate_left(29), seed ^ 0x5A1E, !seed),
             hash_of,
             slots: Vec::new(),
-            order: BinaryHeap::new(),
+            order: Least::default(),
             // Places are numbers of 32 bits.
             capacity: capacity.clamp(1, 1 << 30),
             evicted: 0,
@@ -99,8 +97,18 @@ impl<K, V> SpaceSaving<K, V> {
 
     /// The value of a key with this hash, to be written; it does not count as seen.
     pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl Fn(&K) -> bool) -> Option<&mut V> {
-        let at = self.at(short(hash), is_it)?;
-        self.slots.get_mut(at).map(|slot| &mut slot.value)
+        let place = self.place(hash, is_it)?;
+        self.at_place(place)
+    }
+
+    /// The place of a key with this hash.
+    pub(crate) fn place(&self, hash: u64, is_it: impl Fn(&K) -> bool) -> Option<usize> {
+        self.at(short(hash), is_it)
+    }
+
+    /// The value at a place, to be written; it does not count as seen.
+    pub(crate) fn at_place(&mut self, place: usize) -> Option<&mut V> {
+        self.slots.get_mut(place).map(|slot| &mut slot.value)
     }
 
     /// Counts a key as seen, made if it is new; `None` when the table is full of what may not go.
@@ -121,7 +129,7 @@ impl<K, V> SpaceSaving<K, V> {
         let at = if self.slots.len() < self.capacity {
             let at = self.slots.len();
             self.slots.push(Slot { key, value, weight: 1, hash });
-            self.order.push(Reverse((1, at as u32)));
+            self.order.set(at as u32, 1);
             at
         } else {
             let Some(at) = self.victim(may_go) else {
@@ -133,7 +141,7 @@ impl<K, V> SpaceSaving<K, V> {
             self.index.remove(slot.hash, at as u32);
             let weight = slot.weight.saturating_add(1);
             *slot = Slot { key, value, weight, hash };
-            self.order.push(Reverse((weight, at as u32)));
+            self.order.set(at as u32, weight);
             at
         };
         self.index.insert(hash, at as u32);
@@ -143,20 +151,17 @@ impl<K, V> SpaceSaving<K, V> {
     /// The place of the key seen least that may go; of several the one in the first place. Each look
     /// corrects one weight that has grown or leaves out one that is protected, so looks are bounded by sightings.
     fn victim(&mut self, may_go: impl Fn(&V) -> bool) -> Option<usize> {
-        while let Some(mut least) = self.order.peek_mut() {
-            let Reverse((weight, place)) = *least;
+        while let Some((place, weight)) = self.order.first() {
             let Some(slot) = self.slots.get(place as usize) else {
-                PeekMut::pop(least);
+                self.order.leave_out(place);
                 continue;
             };
-            if slot.weight > weight {
-                *least = Reverse((slot.weight, place));
-                continue;
-            }
-            let goes = may_go(&slot.value);
-            PeekMut::pop(least);
-            if goes {
+            if slot.weight > weight && weight < MOST {
+                self.order.set(place, slot.weight);
+            } else if may_go(&slot.value) {
                 return Some(place as usize);
+            } else {
+                self.order.leave_out(place);
             }
         }
         None
@@ -169,11 +174,7 @@ impl<K, V> SpaceSaving<K, V> {
                 slot.weight = 0;
             }
         }
-        self.order = Self::ordered(&self.slots);
-    }
-
-    fn ordered(slots: &[Slot<K, V>]) -> BinaryHeap<Reverse<(u32, u32)>> {
-        slots.iter().zip(0..).map(|(slot, place)| Reverse((slot.weight, place))).collect()
+        self.order = self.slots.iter().map(|slot| slot.weight).collect();
     }
 
     /// Every key that is kept, by its place.
@@ -194,8 +195,8 @@ const fn short(hash: u64) -> u32 {
 /// How far a table is written down that goes on to be used meanwhile: each place as it stands when its turn comes.
 #[derive(Debug)]
 pub(crate) struct Partly {
-    /// For each place whether the order knows it.
-    ordered: Vec<bool>,
+    /// Places that there were when it began.
+    count: usize,
     next: usize,
 }
 
@@ -203,15 +204,8 @@ impl<K: Keep + PartialEq, V: Keep> SpaceSaving<K, V> {
     /// Begins to write the table down.
     pub(crate) fn begin_keeping(&self, out: &mut Vec<u8>) -> Partly {
         (self.evicted, self.refused).keep(out);
-        // Which places are missing in the order decides who goes next.
-        let mut ordered = vec![false; self.slots.len()];
-        for Reverse((_, place)) in &self.order {
-            if let Some(known) = ordered.get_mut(*place as usize) {
-                *known = true;
-            }
-        }
         (self.slots.len() as u32).keep(out);
-        Partly { ordered, next: 0 }
+        Partly { count: self.slots.len(), next: 0 }
     }
 
     /// Writes so many places more; how many of these are left when the table is whole, `None` while it is not.
@@ -221,17 +215,18 @@ impl<K: Keep + PartialEq, V: Keep> SpaceSaving<K, V> {
         most: usize,
         out: &mut Vec<u8>,
     ) -> Option<usize> {
-        let slots = self.slots.iter().zip(&partly.ordered).skip(partly.next);
+        let slots = self.slots.iter().zip(0..).take(partly.count).skip(partly.next);
         let mut written = 0;
-        for (slot, ordered) in slots.take(most) {
+        for (slot, place) in slots.take(most) {
             slot.key.keep(out);
             slot.value.keep(out);
             slot.weight.keep(out);
-            ordered.keep(out);
+            // Which places are left out of the order decides who goes next.
+            (!self.order.is_out(place)).keep(out);
             written += 1;
         }
         partly.next += written;
-        (partly.next >= partly.ordered.len()).then(|| most - written)
+        (partly.next >= partly.count).then(|| most - written)
     }
 
     /// Reads back what was kept into a table of this size; `None` when it is not whole or does not fit.
@@ -254,7 +249,9 @@ impl<K: Keep + PartialEq, V: Keep> SpaceSaving<K, V> {
             self.index.insert(hash, place);
             self.slots.push(Slot { key, value, weight, hash });
             if is_ordered {
-                self.order.push(Reverse((weight, place)));
+                self.order.set(place, weight);
+            } else {
+                self.order.leave_out(place);
             }
         }
         Some(self)

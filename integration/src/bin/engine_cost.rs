@@ -10,12 +10,12 @@
     reason = "a measurement fails loudly and prints for people"
 )]
 
-use rustix::time::{ClockId, clock_gettime};
 use sekisho_engine::flow::{AHEAD, Appetite, Perimeter, Tracker};
 use sekisho_engine::packs::shipped_packs;
 use sekisho_engine::rules::RulesBuilder;
-use sekisho_engine::wire::{Frame, LinkType, parse};
+use sekisho_engine::wire::parse;
 use sekisho_engine::{Engine, EngineConfig, Input, Limits, Output};
+use sekisho_integration::measure::{Loaded, cpu, resident};
 use sekisho_schema::pack::RulePack;
 use sekisho_schema::policy::default_inside;
 use sekisho_schema::sealed::Local;
@@ -25,55 +25,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::path::Path;
 
-struct Loaded {
-    link: LinkType,
-    bytes: Vec<u8>,
-    frames: Vec<(i64, u32, usize, usize)>,
-}
-
-impl Loaded {
-    fn read(path: &Path) -> Self {
-        let mut capture = pcap::Capture::from_file(path).expect("the capture can be opened");
-        let link = LinkType::from_dlt(capture.get_datalink().0);
-        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
-        while let Ok(packet) = capture.next_packet() {
-            let at = packet.header.ts.tv_sec * 1_000_000_000 + packet.header.ts.tv_usec * 1000;
-            frames.push((at, packet.header.len, bytes.len(), packet.data.len()));
-            bytes.extend_from_slice(packet.data);
-        }
-        Self { link, bytes, frames }
-    }
-
-    fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.frames.iter().map(|(at, wire_len, from, len)| Frame {
-            at_ns: *at,
-            link: self.link,
-            wire_len: *wire_len,
-            bytes: self.bytes.get(*from..from + len).unwrap_or_default(),
-        })
-    }
-}
-
-/// CPU time of this thread, in nanoseconds.
-fn cpu() -> i64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec * 1_000_000_000 + now.tv_nsec
-}
-
 /// Thread CPU of one run, in nanoseconds a frame.
 fn once(loaded: &Loaded, stage: impl FnOnce(&Loaded)) -> f64 {
     let began = cpu();
     stage(loaded);
-    (cpu() - began) as f64 / loaded.frames.len().max(1) as f64
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("proc is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has a size");
-    let kib: i64 =
-        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
-    kib * 1024
+    (cpu() - began) as f64 / loaded.count().max(1) as f64
 }
 
 /// Bytes that an indicator takes on average.
@@ -213,7 +169,7 @@ fn main() {
         }
         let summary = engine.summary();
         outcome = json!({
-            "frames": loaded.frames.len(),
+            "frames": loaded.count(),
             "flows": engine.totals().flows,
             "most_live": told.most_live,
             "grown": grown,
@@ -229,11 +185,7 @@ fn main() {
         println!("{outcome}");
         return;
     }
-    println!(
-        "  stages, {} frames in memory, thread CPU, best of {}",
-        loaded.frames.len(),
-        options.runs
-    );
+    println!("  stages, {} frames in memory, thread CPU, best of {}", loaded.count(), options.runs);
     println!("    decode                           {decode:>7.0} ns a packet");
     println!("    flows and names                  {:>7.0} ns a packet", flows - decode);
     println!("    detect, judge, report            {:>7.0} ns a packet", blind - flows);

@@ -13,14 +13,15 @@
     reason = "a measurement fails loudly and prints for people"
 )]
 
-use rustix::time::{ClockId, clock_gettime};
 use sekisho_engine::certify::episode::{Channel, Tier};
 use sekisho_engine::certify::tails::{Features, measure};
+use sekisho_engine::flow::AHEAD;
 use sekisho_engine::learn::Unlocked;
 use sekisho_engine::packs::shipped_packs;
 use sekisho_engine::rules::RulesBuilder;
 use sekisho_engine::wire::{Frame, LinkType};
 use sekisho_engine::{Engine, EngineConfig, Input, Limits, Output, drive};
+use sekisho_integration::measure::{Loaded, cpu, resident};
 use sekisho_schema::pack::RulePack;
 use sekisho_schema::sealed::Local;
 use sekisho_schema::{Body, Timestamp, Verified};
@@ -28,6 +29,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Instant;
 
 /// Frames that one engine is shown before it is the other's turn: enough that the caches, which hold what the other
@@ -39,21 +41,6 @@ const SECOND: i64 = 1_000_000_000;
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 53);
 const USAGE: &str = "usage: learn-cost pairs CAPTURE [--runs N] | learn-cost flood KEYS [--without] | learn-cost week";
-
-/// CPU time of this thread, in nanoseconds.
-fn cpu() -> i64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec * SECOND + now.tv_nsec
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("proc is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has a size");
-    let kib: i64 =
-        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
-    kib * 1024
-}
 
 fn engine(learns: bool, limits: Limits, hash_seed: u64) -> Engine {
     let mut rules = RulesBuilder::new();
@@ -88,63 +75,48 @@ fn unlock(engine: &mut Engine) {
     episodes.unlock(unlocked);
 }
 
-/// Frames of a capture, in memory.
-struct Loaded {
-    link: LinkType,
-    bytes: Vec<u8>,
-    frames: Vec<(i64, u32, usize, usize)>,
-}
-
-impl Loaded {
-    fn read(path: &str) -> Self {
-        let mut capture = pcap::Capture::from_file(path).expect("the capture can be opened");
-        let link = LinkType::from_dlt(capture.get_datalink().0);
-        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
-        while let Ok(packet) = capture.next_packet() {
-            let at = packet.header.ts.tv_sec * SECOND + packet.header.ts.tv_usec * 1000;
-            frames.push((at, packet.header.len, bytes.len(), packet.data.len()));
-            bytes.extend_from_slice(packet.data);
+/// Shows frames to an engine, so much later, a few ahead as a replay does; the thread CPU that it took.
+fn show(engine: &mut Engine, frames: &[Frame<'_>], later: i64) -> i64 {
+    let began = cpu();
+    for few in frames.chunks(AHEAD) {
+        let mut batch = [few[0]; AHEAD];
+        let batch = &mut batch[..few.len()];
+        for (place, frame) in batch.iter_mut().zip(few) {
+            *place = Frame { at_ns: frame.at_ns + later, ..*frame };
         }
-        Self { link, bytes, frames }
-    }
-
-    /// Shows some frames to an engine, so much later; the thread CPU that it took.
-    fn show(&self, engine: &mut Engine, frames: &[(i64, u32, usize, usize)], later: i64) -> i64 {
-        let began = cpu();
-        for (at_ns, wire_len, from, len) in frames {
-            let bytes = &self.bytes[*from..from + len];
-            let at_ns = at_ns + later;
-            let frame = Frame { at_ns, link: self.link, wire_len: *wire_len, bytes };
-            drive::step(engine, frame, &mut drop);
+        engine.foresee(batch);
+        for frame in batch {
+            drive::step(engine, *frame, &mut drop);
         }
-        cpu() - began
     }
+    cpu() - began
 }
 
 fn pairs(path: &str, runs: usize) -> Value {
-    let loaded = Loaded::read(path);
+    let loaded = Loaded::read(Path::new(path));
+    let frames: Vec<Frame<'_>> = loaded.frames().collect();
     let (mut ratios, mut unlocked, mut watched) = (Vec::new(), Vec::new(), 0);
     let mut least = [f64::MAX; 3];
     for run in 0..runs {
         let mut engines = [false, true, true].map(|learns| engine(learns, Limits::default(), 1));
         // The tables grow and fill once in the life of an agent: what is measured comes after that.
-        let last = loaded.frames.last().map_or(0, |frame| frame.0);
-        let first = loaded.frames.first().map_or(0, |frame| frame.0);
+        let last = frames.last().map_or(0, |frame| frame.at_ns);
+        let first = frames.first().map_or(0, |frame| frame.at_ns);
         let later = last - first + 3 * 3600 * SECOND;
         for engine in &mut engines {
-            loaded.show(engine, &loaded.frames, 0);
+            show(engine, &frames, 0);
             drive::tick(engine, Timestamp::from_nanos(first + later), &mut drop);
         }
         unlock(&mut engines[2]);
         let mut spent = [0_i64; 3];
-        for (number, chunk) in loaded.frames.chunks(CHUNK).enumerate() {
+        for (number, chunk) in frames.chunks(CHUNK).enumerate() {
             // Whoever comes first finds the frames less warm.
             for turn in 0..3 {
                 let who = (run + number + turn) % 3;
-                spent[who] += loaded.show(&mut engines[who], chunk, later);
+                spent[who] += show(&mut engines[who], chunk, later);
             }
         }
-        let spent = spent.map(|spent| spent as f64 / loaded.frames.len().max(1) as f64);
+        let spent = spent.map(|spent| spent as f64 / loaded.count().max(1) as f64);
         ratios.push(spent[1] / spent[0]);
         unlocked.push(spent[2] / spent[0]);
         for (least, now) in least.iter_mut().zip(spent) {
@@ -153,7 +125,7 @@ fn pairs(path: &str, runs: usize) -> Value {
         watched = engines[1].episodes().len();
     }
     json!({
-        "frames": loaded.frames.len(),
+        "frames": loaded.count(),
         "episodes": watched,
         "without_ns": least[0],
         "with_ns": least[1],
@@ -224,7 +196,7 @@ impl Told {
     }
 }
 
-fn show(engine: &mut Engine, at_ns: i64, bytes: &[u8], told: &mut Told) {
+fn present(engine: &mut Engine, at_ns: i64, bytes: &[u8], told: &mut Told) {
     let wire_len = bytes.len() as u32;
     let frame = Frame { at_ns, link: LinkType::Ethernet, wire_len, bytes };
     drive::step(engine, frame, &mut |output| told.take(output));
@@ -243,14 +215,14 @@ fn flood(keys: u32, learns: bool) -> Value {
         for n in 0..10 {
             at = START + (minute * 60 + i64::from(n)) * SECOND;
             udp((LOCAL, 4000), (half(n), 8443), b"ping", &mut out);
-            show(&mut engine, at, &out, &mut told);
+            present(&mut engine, at, &out, &mut told);
         }
     }
     for n in 10..20 {
         for _ in 0..8000 {
             at += SECOND / 1000;
             udp((LOCAL, 4000), (half(n), 8443), &[b'.'; 1400], &mut out);
-            show(&mut engine, at, &out, &mut told);
+            present(&mut engine, at, &out, &mut told);
         }
     }
     let began = cpu();
@@ -260,7 +232,7 @@ fn flood(keys: u32, learns: bool) -> Value {
         let network = 0x2000_0000 + ((n / 1000) << 8) + 9;
         let port = u16::try_from(1 + n % 1000).expect("a port");
         udp((LOCAL, 4001), (Ipv4Addr::from_bits(network), port), b"x", &mut out);
-        show(&mut engine, at, &out, &mut told);
+        present(&mut engine, at, &out, &mut told);
     }
     let spent = (cpu() - began) as f64 / f64::from(keys.max(1));
     // The flows of the flood end first: what the turn of the hour takes is then seen alone.
@@ -434,7 +406,7 @@ fn replay(seed: u64, restarts: bool) -> (u64, Told, f64, usize) {
             engine.episodes_mut().restore(&saved).expect("what was saved can be restored");
         }
         frames += 1;
-        show(&mut engine, at, bytes, &mut told);
+        present(&mut engine, at, bytes, &mut told);
     });
     let seconds = began.elapsed().as_secs_f64();
     told.digest.update(engine.episodes().save());

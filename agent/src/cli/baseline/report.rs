@@ -62,14 +62,7 @@ fn table(report: &DryRun, out: &mut dyn Write) -> std::io::Result<()> {
         seconds(report.until)
     )?;
     for tier in &report.tiers {
-        writeln!(
-            out,
-            "  {:<15} {} times, {:.3} a host-week; promised at most {:.3}",
-            tier.tier.name(),
-            tier.actions,
-            tier.per_host_week,
-            tier.promised
-        )?;
+        writeln!(out, "  {tier}")?;
         for locked in &tier.locked {
             writeln!(out, "    {:<13} {}", locked.channel.name(), locked.why)?;
         }

@@ -76,7 +76,7 @@ pub(super) fn probe() -> Probed {
         }
     }
     tries.insert("socket_end".to_owned(), socket_try());
-    let realtime = crate::daemon::ask_for_realtime();
+    let realtime = crate::realtime::ask_for_realtime();
     tries.insert(
         "scheduling".to_owned(),
         Try { works: Some(realtime.starts_with("SCHED_FIFO")), detail: realtime },

@@ -1,7 +1,7 @@
 //! Has the guardian's hand stand ready while a frame is judged that may well decide.
 
 use super::Judge;
-use sekisho_engine::wire::{Frame, LinkType};
+use sekisho_engine::wire::{Frame, parse};
 
 /// Least time between two alerts: a host that speaks many protocols unknown here pays 0.25 ms of one core each time.
 const PAUSE_NS: i64 = 20_000_000;
@@ -39,33 +39,15 @@ fn is_unusual(payload: &[u8]) -> bool {
     }
 }
 
-/// What a TCP segment carries, where its place is plain: no VLAN, no tunnel, no extension, no part of a packet.
+/// What a TCP segment carries.
 fn payload<'a>(frame: &Frame<'a>) -> Option<&'a [u8]> {
-    let packet = match frame.link {
-        LinkType::Ethernet => match frame.bytes.get(12..14)? {
-            [0x08, 0x00] | [0x86, 0xdd] => frame.bytes.get(14..)?,
-            _ => return None,
-        },
-        LinkType::RawIp => frame.bytes,
-        _ => return None,
-    };
-    let number = |from: usize| {
-        let bytes = packet.get(from..from + 2)?;
-        Some(usize::from(u16::from_be_bytes(bytes.try_into().ok()?)))
-    };
-    // Ethernet pads short frames: the packet's own length counts.
-    let (header, whole) = match packet.first()? >> 4 {
-        4 if packet.get(9) == Some(&6) => (usize::from(packet.first()? & 15) * 4, number(2)?),
-        6 if packet.get(6) == Some(&6) => (40, 40 + number(4)?),
-        _ => return None,
-    };
-    let segment = packet.get(header..whole.min(packet.len()))?;
-    segment.get(usize::from(segment.get(12)? >> 4) * 4..)
+    parse(frame).ok().filter(|view| view.tcp.is_some()).map(|view| view.payload)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sekisho_engine::wire::LinkType;
 
     fn frame(payload: &[u8], v6: bool) -> Vec<u8> {
         let mut bytes = vec![0; 12];

@@ -176,5 +176,5 @@ fn only_what_an_anchor_sealed_for_this_role_is_taken_and_nothing_half_is_left() 
 
 #[test]
 fn a_role_may_have_any_letters_in_a_query() {
-    assert_eq!(encoded("web & db/東"), "web%20%26%20db%2F%E6%9D%B1");
+    assert_eq!(query_value("web & db/東"), "web%20%26%20db%2F%E6%9D%B1");
 }

@@ -1,28 +1,15 @@
 //! Baselines and certificates as files: read, written, sealed, compared.
 
-use super::super::policies::read_key;
+use super::super::sealing::{LONGEST, Seal, UNCHANGED, read, write_file, write_sealed};
 use super::super::{Failure, span};
-use super::{Diff, Made, Seal, UNCHANGED};
-use crate::clock::{self, to_the_second};
+use super::{Diff, Made};
+use crate::clock;
 use crate::page::text::visible;
+use sekisho_schema::Sealed;
 use sekisho_schema::baseline::{BASELINE_KIND, RoleBaseline};
 use sekisho_schema::certificate::{CERTIFICATE_KIND, Certificate};
-use sekisho_schema::{Sealed, Span};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-
-/// The longest that a seal may be fresh.
-const LONGEST: Span = Span::from_hours(24 * 400);
-
-pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
-        Failure::unable(
-            format!("cannot read {}: {error}", path.display()),
-            UNCHANGED,
-            "name a file that you may read",
-        )
-    })
-}
+use std::path::Path;
 
 /// A baseline or a certificate.
 pub(super) enum Document {
@@ -101,43 +88,9 @@ pub(super) fn write_made(
     }
     let until = clock::now().after(span(&arguments.expires, LONGEST)?);
     let sealed = Sealed::wrap(kind, version, until, text.as_bytes());
-    write_sealed(sealed, &arguments.key, &arguments.out, out)?;
+    write_sealed(sealed, &arguments.key, &arguments.out, kind, out)?;
     write_file(&readable, text)?;
     writeln!(out, "to read: {}", readable.display())?;
-    Ok(())
-}
-
-/// Written beside and renamed, so that a half-written document is never pushed.
-fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
-    let half = path.with_extension("half");
-    std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, path)).map_err(|error| {
-        Failure::unable(
-            format!("cannot write {}: {error}", path.display()),
-            "it was not written",
-            "choose a file that you may write with --out",
-        )
-    })
-}
-
-fn write_sealed(
-    mut sealed: Sealed,
-    keys: &[PathBuf],
-    path: &Path,
-    out: &mut dyn Write,
-) -> Result<(), Failure> {
-    for key in keys {
-        sealed = sealed.signed_by(&read_key(key)?);
-    }
-    write_file(path, &format!("{}\n", sealed.to_text()))?;
-    writeln!(
-        out,
-        "{} {} sealed by {} until {} UTC: {}",
-        sealed.kind,
-        sealed.version,
-        sealed.signatures.keys().cloned().collect::<Vec<_>>().join(", "),
-        to_the_second(sealed.expires),
-        path.display()
-    )?;
     Ok(())
 }
 
@@ -151,7 +104,7 @@ pub(super) fn seal(arguments: &Seal, out: &mut dyn Write) -> Result<u8, Failure>
             Sealed::wrap(document.kind(), document.version(), until, text.as_bytes())
         }
     };
-    write_sealed(sealed, &arguments.key, &arguments.out, out)?;
+    write_sealed(sealed, &arguments.key, &arguments.out, document.kind(), out)?;
     Ok(0)
 }
 

@@ -211,24 +211,38 @@ impl Shard {
     pub(super) fn find(
         &self,
         hash: u64,
-        (form, also): (Form, Option<Form>),
+        forms: (Form, Option<Form>),
         bytes: &[u8],
         at: Timestamp,
     ) -> Option<u32> {
+        self.look(hash, forms, bytes, at).0
+    }
+
+    /// The same, and whether anything is said of them at all, at whatever time.
+    #[inline]
+    pub(super) fn look(
+        &self,
+        hash: u64,
+        (form, also): (Form, Option<Form>),
+        bytes: &[u8],
+        at: Timestamp,
+    ) -> (Option<u32>, bool) {
         let mut best = Best::default();
+        let mut is_stated = false;
         if !self.index.may_have(hash) {
-            return None;
+            return (None, false);
         }
         self.index.each(hash, |place| {
             if let Some(record) = self.records.get(place as usize)
                 && (record.tag.is_form(form) || also.is_some_and(|also| record.tag.is_form(also)))
                 && self.bytes_of(*record) == bytes
             {
+                is_stated = true;
                 best.consider(place, self.rank(record.tag, at));
             }
             true
         });
-        best.place
+        (best.place, is_stated)
     }
 
     #[inline]

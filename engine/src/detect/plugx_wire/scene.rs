@@ -60,6 +60,7 @@ impl Scene {
             bytes_in: 0,
             overlap: false,
             bound_name: None,
+            registered: None,
         };
         Self {
             detector: (registration.build)(&setup).unwrap(),

@@ -19,6 +19,7 @@ impl Episodes {
             .saturating_add(gone(&self.bound))
             .saturating_add(gone(&self.calls))
             .saturating_add(self.odd_evicted)
+            .saturating_add(self.crossed.lost())
     }
 }
 

@@ -54,6 +54,11 @@ impl Crossed {
         episode
     }
 
+    /// Crossings that found no place.
+    pub(super) const fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// Forgets what belongs to an episode that is over.
     pub(super) fn forget(&mut self, key: &EpisodeKey) {
         self.of.remove(key);

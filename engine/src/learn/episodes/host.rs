@@ -37,6 +37,8 @@ pub(super) struct Hosts {
     hasher: RandomState,
     most: usize,
     others: DayCounts,
+    /// Who was looked for last, and its place: the facts of a packet all ask for the same.
+    met: Option<(IpAddr, u16)>,
 }
 
 impl Hosts {
@@ -44,7 +46,8 @@ impl Hosts {
         let most = most.clamp(1, usize::from(OTHERS));
         let all = vec![Host::default()];
         let hasher = RandomState::with_seeds(seed, seed.rotate_left(41), seed ^ 0x0575, !seed);
-        Self { all, places: IndexTable::default(), hasher, most, others: DayCounts::default() }
+        let (places, others) = (IndexTable::default(), DayCounts::default());
+        Self { all, places, hasher, most, others, met: None }
     }
 
     fn hash(&self, address: IpAddr) -> u32 {
@@ -54,6 +57,17 @@ impl Hosts {
     /// The place of a host, made if it is new; those beyond the bound share one.
     pub(super) fn id(&mut self, address: Option<IpAddr>) -> u16 {
         let Some(address) = address else { return 0 };
+        if let Some((met, place)) = self.met
+            && met == address
+        {
+            return place;
+        }
+        let place = self.place(address);
+        self.met = Some((address, place));
+        place
+    }
+
+    fn place(&mut self, address: IpAddr) -> u16 {
         let hash = self.hash(address);
         let is_it = |place: u32| {
             self.all.get(place as usize).is_some_and(|host| host.address == Some(address))

@@ -2,10 +2,10 @@
 
 use super::AsnOf;
 use super::host::Hosts;
-use super::key::{AskedAt, At, Place};
+use super::key::{AskedAt, At, Place, hash_ends};
 use crate::flow::FlowFacts;
+use crate::learn::Name;
 use crate::learn::space_saving::SpaceSaving;
-use crate::learn::suffix;
 use ipnet::IpNet;
 use sekisho_schema::Transport;
 use sekisho_schema::episode::{DestinationKey, EpisodeKey, Service, Workload};
@@ -21,18 +21,18 @@ pub(super) fn network(address: IpAddr) -> Place<'static> {
 /// The most lasting name of a flow's destination: what DNS or the client itself called it, else its
 /// autonomous system, else its network.
 pub(super) fn place_of<'a>(
-    bound: &'a SpaceSaving<(IpAddr, IpAddr), Box<str>>,
+    bound: &'a SpaceSaving<(IpAddr, IpAddr), Name>,
     asn: Option<&dyn AsnOf>,
     flow: &FlowFacts<'a>,
 ) -> Place<'a> {
-    if let Some(name) = flow.bound_name {
-        return Place::Domain(suffix::registered_name(name));
+    if let Some(name) = flow.registered {
+        return Place::Domain(name);
     }
     let ends = (flow.key.local.ip(), flow.key.remote.ip());
-    let hash = bound.hasher().hash_one(ends);
+    let hash = hash_ends(bound.hasher(), &ends);
     // Only registered names are bound.
     if let Some(name) = bound.find(hash, |known| *known == ends) {
-        return Place::Domain(name);
+        return Place::Domain(name.as_str());
     }
     match asn.and_then(|asn| asn.asn(ends.1)) {
         Some(number) => Place::Asn(number),

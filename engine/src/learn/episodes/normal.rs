@@ -21,7 +21,7 @@ impl Episodes {
                 let place = Place::of(&entry.destination);
                 let at = At { place, host: 0, service: Some(entry.service) };
                 let hash = at.hash(normal.hasher());
-                normal.enter(hash, |key| key.at() == at, || (at.own(), ()), |()| false);
+                normal.enter(hash, |key| key.is(&at), || (at.own(), ()), |()| false);
             }
             normal
         });
@@ -35,7 +35,7 @@ impl Episodes {
         let place = place_of(&self.bound, self.asn.as_deref(), &o.flow);
         let service = Service::new(o.flow.key.transport, o.flow.key.remote.port());
         let at = At { place, host: 0, service: Some(service) };
-        let is_known = normal.find(at.hash(normal.hasher()), |key| key.at() == at).is_some();
+        let is_known = normal.find(at.hash(normal.hasher()), |key| key.is(&at)).is_some();
         Regard { is_known, ..*regard }
     }
 }

@@ -1,15 +1,14 @@
 //! What is read in flows: names, oddities, echoes, questions, starts.
 
-use super::key::AskedAt;
-use super::key::At;
+use super::key::{AskedAt, At, hash_ends};
 use super::naming::{asked_key, host_key, named, network};
 use super::telling::{self, Told, What};
 use super::{DNS, Entered, Episodes, HTTPS, ODD};
+use crate::app;
 use crate::flow::{FlowFacts, Observation, ObservationKind, Route, Toward};
 use crate::learn::dns::NameInformation;
 use crate::learn::icmp::EchoHour;
 use crate::learn::oddity::is_fully_encrypted;
-use crate::learn::suffix;
 use sekisho_schema::episode::{Channel, EpisodeKey, Oddity, Service};
 use sekisho_schema::finding::Direction;
 use sekisho_schema::{FlowKey, Transport};
@@ -54,7 +53,7 @@ impl Episodes {
             ObservationKind::Name { name, .. } => {
                 self.tls = self.tls.filter(|tls| *tls != flow.key);
                 if flow.bound_name.is_none() {
-                    self.bind(flow, suffix::registered_name(name));
+                    self.bind(flow, app::registered_name(name));
                 }
             }
             ObservationKind::Request { toward: Toward::Remote, head } if !head.is_connect() => {
@@ -65,8 +64,8 @@ impl Episodes {
             }
             ObservationKind::Started => {
                 // A flow outlives the binding of its name.
-                if let Some(name) = flow.bound_name {
-                    self.bind(flow, suffix::registered_name(name));
+                if let Some(name) = flow.registered {
+                    self.bind(flow, name);
                 }
                 let id = self.hosts.id(host());
                 let Some(host) = self.hosts.of(id) else { return };
@@ -116,10 +115,10 @@ impl Episodes {
     /// as there is no other.
     fn bind(&mut self, flow: &FlowFacts<'_>, name: &str) {
         let ends = (flow.key.local.ip(), flow.key.remote.ip());
-        let hash = self.bound.hasher().hash_one(ends);
+        let hash = hash_ends(self.bound.hasher(), &ends);
         let make = || (ends, name.into());
         if let Some(entered) = self.bound.enter(hash, |known| *known == ends, make, |_| true)
-            && **entered.value != *name
+            && !entered.value.is(name)
         {
             *entered.value = name.into();
         }
@@ -131,7 +130,7 @@ impl Episodes {
         if name.ends_with(".arpa") {
             return;
         }
-        let parts = suffix::split(name);
+        let parts = app::split(name);
         let (asked, below) = if parts.is_known {
             (AskedAt::Domain(parts.registered), parts.below)
         } else {
@@ -145,7 +144,7 @@ impl Episodes {
         let half = self.unlocked.least(Channel::Dns).min(self.settings.dns_bytes) / 2.0;
         let entered = self.names.enter(
             hash,
-            |known| known.0 == host && known.1.at() == asked,
+            |known| known.0 == host && known.1.is(asked),
             || ((host, asked.own()), NameInformation::default()),
             |known| known.score() < half,
         );

@@ -4,8 +4,9 @@ use super::calls::Calls;
 use super::crossed::Crossed;
 use super::episode::Episode;
 use super::host::Hosts;
-use super::key::{Asked, Key};
+use super::key::{Asked, Key, hash_ends};
 use super::{Adopters, Episodes, SpaceSaving};
+use crate::learn::Name;
 use crate::learn::approved::Envelope;
 use crate::learn::dns::NameInformation;
 use crate::learn::icmp::EchoHour;
@@ -187,8 +188,7 @@ impl Episodes {
             echoes: SpaceSaving::new(echoes.capacity(), seed, |state, key| state.hash_one(key))
                 .take(from)?,
             adopters: SpaceSaving::new(adopters.capacity(), seed, Key::hash).take(from)?,
-            bound: SpaceSaving::new(bound.capacity(), seed, |state, key| state.hash_one(key))
-                .take(from)?,
+            bound: SpaceSaving::new(bound.capacity(), seed, hash_ends).take(from)?,
             hosts: Hosts::take(from, self.hosts.most(), seed)?,
             rest: Rest {
                 workloads: Vec::take(from)?,
@@ -216,7 +216,7 @@ struct Kept {
     names: SpaceSaving<(u16, Asked), NameInformation>,
     echoes: SpaceSaving<(u16, IpAddr), EchoHour>,
     adopters: SpaceSaving<Key, Adopters>,
-    bound: SpaceSaving<(IpAddr, IpAddr), Box<str>>,
+    bound: SpaceSaving<(IpAddr, IpAddr), Name>,
     hosts: Hosts,
     rest: Rest,
     calls: SpaceSaving<Key, Calls>,

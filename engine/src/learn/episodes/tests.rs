@@ -32,6 +32,7 @@ fn facts(to: Ipv4Addr, port: u16, name: Option<&str>, bytes: (u64, u64)) -> Flow
         bytes_in: bytes.1,
         overlap: false,
         bound_name: name,
+        registered: name.map(crate::app::registered_name),
     }
 }
 
