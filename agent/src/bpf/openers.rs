@@ -58,6 +58,9 @@ pub enum RememberError {
     Try(#[source] io::Error),
 }
 
+/// A link (Linux 5.7) always stands beside those of others, and takes no flag that says so.
+const BESIDE_OTHERS: CgroupAttachMode = CgroupAttachMode::Single;
+
 /// What the kernel remembers for as long as this lives.
 pub struct Openers {
     object: Ebpf,
@@ -79,13 +82,13 @@ impl Openers {
             let program = object.program_mut(name).ok_or(FindObjectError::Absent(name))?;
             let program: &mut CgroupSockAddr = program.try_into().map_err(failed)?;
             program.load().map_err(failed)?;
-            program.attach(&root, CgroupAttachMode::AllowMultiple).map_err(failed)?;
+            program.attach(&root, BESIDE_OTHERS).map_err(failed)?;
         }
         let failed = |source| RememberError::Program { name: EVENTS, source };
         let program = object.program_mut(EVENTS).ok_or(FindObjectError::Absent(EVENTS))?;
         let program: &mut SockOps = program.try_into().map_err(failed)?;
         program.load().map_err(failed)?;
-        program.attach(&root, CgroupAttachMode::AllowMultiple).map_err(failed)?;
+        program.attach(&root, BESIDE_OTHERS).map_err(failed)?;
         let mut openers = Self { object, cookie: 0 };
         openers.cookie = openers.hear()?;
         Ok(openers)
