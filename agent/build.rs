@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 
-const PROGRAMS: [&str; 1] = ["deny"];
+const PROGRAMS: [&str; 2] = ["deny", "owner"];
 /// `v2` (Linux 4.14) returns whole registers, so that a refusal is a negative number to every kernel.
 const FLAGS: [&str; 8] =
     ["-mcpu=v2", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fdebug-compilation-dir=.", "-c"];

@@ -20,10 +20,14 @@ typedef unsigned long long u64;
 #define NUMBER(name, value) int(*name)[value]
 #define TYPE(name, of) of *name
 
-enum { MAP_HASH = 1, MAP_ARRAY = 2 };
+enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_LRU_HASH = 9 };
 
 static void *(*const map_lookup)(const void *map, const void *key) = (void *)1;
+static long (*const map_update)(const void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static u64 (*const current_pid_tgid)(void) = (void *)14;
+static u64 (*const current_uid_gid)(void) = (void *)15;
+static long (*const current_comm)(void *buffer, u32 size) = (void *)16;
+static u64 (*const current_cgroup_id)(void) = (void *)80;
 static u64 (*const current_ancestor_cgroup_id)(int level) = (void *)123;
 static u64 (*const boot_ns)(void) = (void *)125;
 static struct task_struct *(*const current_task)(void) = (void *)158;

@@ -15,6 +15,7 @@
 mod lab;
 
 use lab::{Cgroup, Space, mac_text, waits_until};
+use sekisho_agent::bpf::Openers;
 use sekisho_agent::host::owner::Owners;
 use sekisho_agent::host::recent::{self, Recent};
 use sekisho_agent::target::{
@@ -663,6 +664,83 @@ fn tcp(local: &str, remote: &str) -> FlowKey {
 
 fn udp(local: &str, remote: &str) -> FlowKey {
     FlowKey { transport: Transport::Udp, ..tcp(local, remote) }
+}
+
+/// Connects, sends and ends; tells its number and its port beforehand, and what it called itself.
+fn lives_a_moment(home: &Cgroup, path: &str, to: &SocketAddr) -> (u32, u16) {
+    let program = format!(
+        "$|=1; $0 = 'moment'; $s = IO::Socket::INET->new(PeerAddr => '{to}') or die; setsockopt($s, SOL_SOCKET, SO_LINGER, pack('II', 1, 0)) or die; syswrite($s, 'x'); print $s->sockport, \"\\n\""
+    );
+    let mut process = home.start(path, &["perl", "-MSocket", "-MIO::Socket::INET", "-e", &program]);
+    let (pid, port) = (process.pid(), process.line().parse().unwrap());
+    drop(process);
+    assert!(fs::metadata(format!("/proc/{pid}")).is_err(), "it has ended");
+    (pid, port)
+}
+
+#[test]
+fn a_process_that_ended_with_its_socket_is_missed_by_procfs_and_named_by_the_kernels_memory() {
+    let home = Cgroup::new();
+    let path = home.below("moment.service");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let flow = |port: u16| tcp(&format!("127.0.0.1:{port}"), &to.to_string());
+    // First without: nothing is left of it, the socket was reset.
+    let (_, port) = lives_a_moment(&home, &path, &to);
+    let missed = owner(&flow(port), None);
+    assert!(
+        missed.as_ref().is_none_or(|process| process.pid == 0 || !process.may_be_scope()),
+        "{missed:?}"
+    );
+    let openers = Openers::open().unwrap();
+    let mut owners = Owners::open(None)
+        .unwrap()
+        .with_openers(Box::new(move |flow| openers.opener(flow).unwrap()));
+    let (pid, port) = lives_a_moment(&home, &path, &to);
+    let named = owners.owner(&flow(port)).unwrap().unwrap();
+    assert_eq!(named.pid, i32::try_from(pid).unwrap());
+    assert_eq!((named.source, named.certainty), (OwnerSource::Ebpf, Certainty::Sure));
+    assert_eq!(named.name.as_deref(), Some("moment"));
+    assert_eq!(
+        (named.cgroup.as_deref(), named.unit.as_deref()),
+        (Some(path.as_str()), Some("moment.service"))
+    );
+    // Ends that nobody opened are nobody's, also with a memory.
+    let other = owners.opener(&FlowKey { remote: "192.0.2.1:1".parse().unwrap(), ..flow(port) });
+    assert_eq!(other, None);
+    // Who holds the socket now comes before who opened it.
+    let client = TcpStream::connect(to).unwrap();
+    let held = owners.owner(&flow(client.local_addr().unwrap().port())).unwrap().unwrap();
+    assert_eq!(
+        (held.pid, held.source),
+        (i32::try_from(std::process::id()).unwrap(), OwnerSource::SockDiag)
+    );
+}
+
+#[test]
+fn a_datagram_of_a_process_that_ended_names_it_as_possible_and_no_more() {
+    let home = Cgroup::new();
+    let path = home.below("datagram.service");
+    let openers = Openers::open().unwrap();
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = receiver.local_addr().unwrap();
+    let program = format!(
+        "$|=1; $s = IO::Socket::INET->new(Proto => 'udp', PeerAddr => '{to}') or die; send($s, 'x', 0); print $s->sockport, \"\\n\""
+    );
+    let mut process = home.start(&path, &["perl", "-MIO::Socket::INET", "-e", &program]);
+    let (pid, port): (u32, u16) = (process.pid(), process.line().parse().unwrap());
+    drop(process);
+    let flow = udp(&format!("127.0.0.1:{port}"), &to.to_string());
+    let missed = owner(&flow, None);
+    assert!(missed.is_none_or(|process| !process.may_be_scope()));
+    let mut owners = Owners::open(None)
+        .unwrap()
+        .with_openers(Box::new(move |flow| openers.opener(flow).unwrap()));
+    let named = owners.owner(&flow).unwrap().unwrap();
+    assert_eq!(
+        (named.pid, named.source, named.certainty),
+        (i32::try_from(pid).unwrap(), OwnerSource::Ebpf, Certainty::Possible)
+    );
 }
 
 #[test]

@@ -90,6 +90,8 @@ impl FlowRecord {
 pub enum OwnerSource {
     /// The kernel told the cgroup of the socket, and nothing more precise is known; `pid` is 0.
     CgroupOnly,
+    /// A program in the kernel remembered who opened the connection, or sent; that process may have ended since.
+    Ebpf,
     /// Nobody has a socket for it, and the named process is the only one that sends packets of its own making.
     PacketSocket,
     /// The process has ended; it was remembered from the kernel's reports of processes.
@@ -104,6 +106,7 @@ impl fmt::Display for OwnerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CgroupOnly => "cgroup-only",
+            Self::Ebpf => "ebpf",
             Self::PacketSocket => "packet-socket",
             Self::ProcConnector => "proc-connector",
             Self::SockDiag => "sock_diag",
@@ -143,6 +146,9 @@ pub struct Process {
     pub pid: i32,
     /// Path of the executable, when readable.
     pub exe: Option<String>,
+    /// What it called itself when it opened the connection, where nothing but that is left of it: at most 15 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// cgroup v2 path.
     pub cgroup: Option<String>,
     /// systemd unit, taken from the cgroup path.

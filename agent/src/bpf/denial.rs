@@ -3,7 +3,7 @@
 //! While anybody is refused something, the program and its maps are kept in the kernel's own file system, so that
 //! they outlive their maker; each entry ends by the kernel's clock, whoever is dead by then.
 
-use super::object::{DENY, FindMapError, array, hash, hash_mut, map};
+use super::object::{DENY, FindObjectError, array, hash, hash_mut, map};
 use super::{Wanted, boot_nanos};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -42,7 +42,7 @@ pub enum DenyError {
     Describe(#[from] BtfError),
     /// A map was not as compiled.
     #[error(transparent)]
-    Find(#[from] FindMapError),
+    Find(#[from] FindObjectError),
     /// No entry could be written or taken away.
     #[error("cannot change who is refused")]
     Hold(#[from] MapError),
@@ -222,7 +222,7 @@ impl Drop for Denial {
 }
 
 fn program(object: &mut Ebpf) -> Result<&mut Lsm, DenyError> {
-    let program = object.program_mut(PROGRAM).ok_or(FindMapError::Absent(PROGRAM))?;
+    let program = object.program_mut(PROGRAM).ok_or(FindObjectError::Absent(PROGRAM))?;
     program.try_into().map_err(DenyError::Program)
 }
 

@@ -1,4 +1,4 @@
-//! Programs of ours in the kernel: one refuses raw sockets to what is contained.
+//! Programs of ours in the kernel: one refuses raw sockets to what is contained, others remember who opened what.
 //!
 //! Enters: which cgroups and network namespaces are contained until when, and which processes are spared. Leaves:
 //! whether the kernel refuses, and how often it did. Must not know: containments, the ruleset, policy.
@@ -9,9 +9,13 @@
 mod denial;
 #[cfg(feature = "ebpf")]
 mod object;
+#[cfg_attr(not(feature = "ebpf"), path = "absent_openers.rs")]
+mod openers;
 
 pub use denial::{Denial, DenyError};
+pub use openers::{Openers, RememberError};
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Where the kernel keeps what shall outlive its maker (bpffs); systemd mounts it.
@@ -27,6 +31,23 @@ pub enum Spared {
     Packet = 1,
     /// Both.
     All = 2,
+}
+
+/// A process that opened a connection, or sent to an end, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opener {
+    /// When, by CLOCK_BOOTTIME in nanoseconds.
+    pub at: u64,
+    /// Id of its cgroup.
+    pub cgroup: u64,
+    /// Whether both ends of a connection were compared; of datagrams the own address is not known, nor always the port.
+    pub is_exact: bool,
+    /// Whether it was in the network namespace of whoever remembers.
+    pub is_here: bool,
+    /// Its number in the first pid namespace.
+    pub pid: u32,
+    /// What it called itself: 15 bytes at most, as a rule the beginning of its program's file name.
+    pub name: String,
 }
 
 /// To whom new packet and AF_XDP sockets shall be refused; ends are nanoseconds of CLOCK_BOOTTIME.

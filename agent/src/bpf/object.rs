@@ -7,9 +7,13 @@ use aya::{Ebpf, Pod};
 pub(super) static DENY: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/deny.bpf.o"));
 
+/// The programs that remember who opened what.
+pub(super) static OWNER: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/owner.bpf.o"));
+
 /// A map that an object does not have as it should.
 #[derive(Debug, thiserror::Error)]
-pub enum FindMapError {
+pub enum FindObjectError {
     /// No such name.
     #[error("the object has nothing of the name \"{0}\"")]
     Absent(&'static str),
@@ -24,33 +28,33 @@ pub enum FindMapError {
 }
 
 /// A map of an object.
-pub(super) fn map<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a Map, FindMapError> {
-    object.map(name).ok_or(FindMapError::Absent(name))
+pub(super) fn map<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a Map, FindObjectError> {
+    object.map(name).ok_or(FindObjectError::Absent(name))
 }
 
 /// A hash map of an object, to read.
 pub(super) fn hash<'a, K: Pod, V: Pod>(
     object: &'a Ebpf,
     name: &'static str,
-) -> Result<HashMap<&'a MapData, K, V>, FindMapError> {
+) -> Result<HashMap<&'a MapData, K, V>, FindObjectError> {
     let map = map(object, name)?;
-    HashMap::try_from(map).map_err(|source| FindMapError::Other { name, source })
+    HashMap::try_from(map).map_err(|source| FindObjectError::Other { name, source })
 }
 
 /// A hash map of an object, to write.
 pub(super) fn hash_mut<'a, K: Pod, V: Pod>(
     object: &'a mut Ebpf,
     name: &'static str,
-) -> Result<HashMap<&'a mut MapData, K, V>, FindMapError> {
-    let map = object.map_mut(name).ok_or(FindMapError::Absent(name))?;
-    HashMap::try_from(map).map_err(|source| FindMapError::Other { name, source })
+) -> Result<HashMap<&'a mut MapData, K, V>, FindObjectError> {
+    let map = object.map_mut(name).ok_or(FindObjectError::Absent(name))?;
+    HashMap::try_from(map).map_err(|source| FindObjectError::Other { name, source })
 }
 
 /// An array of an object, to read and write.
 pub(super) fn array<'a, V: Pod>(
     object: &'a mut Ebpf,
     name: &'static str,
-) -> Result<Array<&'a mut MapData, V>, FindMapError> {
-    let map = object.map_mut(name).ok_or(FindMapError::Absent(name))?;
-    Array::try_from(map).map_err(|source| FindMapError::Other { name, source })
+) -> Result<Array<&'a mut MapData, V>, FindObjectError> {
+    let map = object.map_mut(name).ok_or(FindObjectError::Absent(name))?;
+    Array::try_from(map).map_err(|source| FindObjectError::Other { name, source })
 }

@@ -11,7 +11,7 @@ use crate::chain::Complaint;
 use crate::control::{Answer, ContainmentStatus, Request, Status};
 use crate::enforce::Ownership;
 use crate::enforce::{explain, is_always};
-use crate::guardian::Denying;
+use crate::guardian::{Denying, Remembering};
 use std::io::Write;
 
 pub(super) fn run(args: &ReadArgs, console: &mut Console<'_>) -> Result<Outcome, Complaint> {
@@ -199,7 +199,20 @@ fn guardian(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
         "guardian   pid {}, {owned}{drift}; scheduling: {}",
         state.pid, state.scheduling
     )?;
-    writeln!(out, "raw socks  {}", raw_sockets(&state.denying, state.containments > 0))
+    writeln!(out, "raw socks  {}", raw_sockets(&state.denying, state.containments > 0))?;
+    match &state.remembering {
+        Remembering::Unknown => Ok(()),
+        Remembering::Works => {
+            writeln!(
+                out,
+                "openers    the kernel remembers who opened connections, also when that has ended"
+            )
+        }
+        Remembering::Absent { why } => writeln!(
+            out,
+            "openers    NOT REMEMBERED: programs are named by their sockets, while these are there: {why}"
+        ),
+    }
 }
 
 /// Whether new packet and AF_XDP sockets are refused, in words.

@@ -11,12 +11,12 @@ use super::Message;
 use super::board::Board;
 use super::cut::{Cut, Effect};
 use super::reload::Reload;
+use super::scribe::{Entry, Scribe};
 use super::shared::Shared;
 use crate::clock;
 use crate::control::{Answer, InterfaceStatus, OrderRequest};
 use crate::guardian::Guardian;
 use crate::host::geoip::Places;
-use crate::host::owner::Owners;
 use crate::journal::JournalHandle;
 use crate::sync::OrderOutcome;
 use known::Known;
@@ -37,13 +37,9 @@ use sekisho_schema::{
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Addresses of approved names reach the kernel's allowance within this time.
 const APPROVE_WITHIN: Span = Span::from_secs(2);
-/// Time within each second that may go into asking who owns the flows of findings that cut nothing:
-/// a flood of findings must not keep the frames behind it waiting.
-const ASKING: Duration = Duration::from_millis(5);
 
 /// Facts of this host that a ruleset depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +67,7 @@ pub(super) struct Judge {
     pub(super) constant: Constant,
     pub(super) ground: Ground,
     pub(super) shared: Arc<Shared>,
-    pub(super) journal: JournalHandle,
+    scribe: Scribe,
     pub(super) places: Places,
     pub(super) realtime: String,
     pub(super) policy_origin: &'static str,
@@ -86,12 +82,9 @@ pub(super) struct Judge {
     cut: Option<Cut>,
     known: Known,
     board: Board,
-    owners: Option<Owners>,
     pending: Vec<Record>,
     rearm_at: Option<Timestamp>,
     told_state: (Mode, Mode, usize, u64),
-    /// Since when, and how long, owners were asked for.
-    asked: (Instant, Duration),
     /// Whether the published state is not the latest.
     stale: bool,
     /// What passes a cut here and now, once somebody has looked.
@@ -113,12 +106,13 @@ impl Judge {
         places: Places,
         policy_origin: &'static str,
     ) -> Self {
+        let scribe = Scribe::spawn(journal, shared.inbox.clone(), constant.guardian.clone());
         Self {
             engine,
             constant,
             ground,
             shared,
-            journal,
+            scribe,
             places,
             realtime: String::new(),
             policy_origin,
@@ -131,11 +125,9 @@ impl Judge {
             cut: None,
             known: Known::default(),
             board: Board::default(),
-            owners: None,
             pending: Vec::new(),
             rearm_at: None,
             told_state: (Mode::Learn, Mode::Learn, 0, 0),
-            asked: (Instant::now(), Duration::ZERO),
             stale: false,
             gaps: None,
             leaked: 0,
@@ -205,8 +197,11 @@ impl Judge {
             self.rearm_at.get_or_insert(clock::now().after(APPROVE_WITHIN));
         }
         for flow in asked {
-            let process = self.owner_of(&flow, owner.as_ref()).map(Box::new);
-            self.input(Input::Fact(HostFact::Owner { flow, process }, clock::now()));
+            let known = owner.as_ref().filter(|(known, _)| *known == flow);
+            let process = known.map(|(_, process)| Box::new(process.clone()));
+            if process.is_some() || !self.scribe.ask(flow) {
+                self.owned(flow, process);
+            }
         }
     }
 
@@ -214,17 +209,26 @@ impl Judge {
     fn tell(&mut self, effect: Effect) {
         let mut pending = std::mem::take(&mut self.pending);
         for mut record in pending.drain(..) {
+            let (mut naming, mut freeze) = (None, None);
             if let Body::Finding(finding) = &mut record.body {
-                if let Some(flow) = &finding.flow {
-                    let key = flow.key();
-                    finding.process = self.owner_of(&key, effect.owner.as_ref());
-                    finding.place = self.places.place(key.remote.ip());
+                if let Some(flow) = finding.flow.as_ref().map(|flow| flow.key()) {
+                    match &effect.owner {
+                        Some((known, process)) if *known == flow => {
+                            finding.process = Some(process.clone());
+                            // Of a process that has ended the socket told the cgroup at most; who opened it may be remembered.
+                            naming = (process.pid == 0).then_some(flow);
+                        }
+                        // Its sockets are gone already: asking again would only cost time.
+                        Some(_) => {}
+                        None => naming = Some(flow),
+                    }
+                    finding.place = self.places.place(flow.remote.ip());
                 }
                 tracing::warn!(detector = %finding.detector, finding = %finding.id, action = ?finding.decision.action, "finding");
-                self.freeze(finding);
+                freeze = self.freeze(finding);
             }
             let wanted = previewed(&record.body);
-            self.write_down(record);
+            self.take_down(Entry { record, naming, freeze });
             if let Some((scope, containment)) = wanted {
                 self.preview_for(scope, containment);
             }
@@ -242,26 +246,8 @@ impl Judge {
         self.stale = true;
     }
 
-    fn owner_of(&mut self, flow: &FlowKey, known: Option<&(FlowKey, Process)>) -> Option<Process> {
-        match known {
-            Some((key, process)) if key == flow => Some(process.clone()),
-            // Its sockets are gone already: asking again would only cost time.
-            Some(_) => None,
-            None => self.ask_owner(flow),
-        }
-    }
-
-    fn ask_owner(&mut self, flow: &FlowKey) -> Option<Process> {
-        let began = Instant::now();
-        if began.duration_since(self.asked.0) >= Duration::from_secs(1) {
-            self.asked = (began, Duration::ZERO);
-        }
-        if self.asked.1 >= ASKING {
-            return None;
-        }
-        let process = self.owners.as_mut()?.owner(flow).ok().flatten();
-        self.asked.1 += began.elapsed();
-        process
+    fn owned(&mut self, flow: FlowKey, process: Option<Box<Process>>) {
+        self.input(Input::Fact(HostFact::Owner { flow, process }, clock::now()));
     }
 
     /// The wall clock was set: leases keep their length.
@@ -277,9 +263,13 @@ impl Judge {
 
     /// Writes a record down and takes note of it.
     pub(super) fn write_down(&mut self, record: Record) {
-        self.board.note(&record.body);
-        self.shared.metrics.count(&record.body);
-        self.journal.record(record);
+        self.take_down(Entry { record, naming: None, freeze: None });
+    }
+
+    fn take_down(&mut self, entry: Entry) {
+        self.board.note(&entry.record.body);
+        self.shared.metrics.count(&entry.record.body);
+        self.scribe.write(entry);
     }
 
     fn receipt(&mut self, receipt: Receipt) {
@@ -381,6 +371,7 @@ impl Judge {
                 self.engine.authority_mut().fleet(FleetWord { of, left, at });
             }
             Message::SpaceFell(bytes) => self.space_fell(bytes),
+            Message::Owner(flow, process) => self.owned(flow, process),
             Message::Record(record) => self.write_down(*record),
             Message::Reload(request) => {
                 self.look_at_documents();

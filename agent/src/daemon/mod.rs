@@ -38,6 +38,7 @@ mod learning;
 mod lookout;
 mod preload;
 mod reload;
+mod scribe;
 mod service;
 mod shared;
 mod start;
@@ -52,7 +53,9 @@ use crate::sync::OrderOutcome;
 use sekisho_engine::detect::indicator_set::Piece;
 use sekisho_engine::rules::{Rules, SourceCounts};
 use sekisho_schema::order::Order;
-use sekisho_schema::{ContainmentId, Coverage, Policy, Proof, Record, Timestamp, Verified};
+use sekisho_schema::{
+    ContainmentId, Coverage, FlowKey, Policy, Process, Proof, Record, Timestamp, Verified,
+};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
 use tokio::sync::oneshot;
@@ -105,6 +108,8 @@ enum Message {
     },
     /// Free space on a volume of data fell by so many bytes within an hour.
     SpaceFell(u64),
+    /// Who owns a flow that was asked for, as far as it was found.
+    Owner(FlowKey, Option<Box<Process>>),
     /// Something to write down that happened elsewhere.
     Record(Box<Record>),
     /// Rules shall be read anew.

@@ -31,7 +31,8 @@ pub struct Freeze {
     pub processes: Vec<Ancestor>,
 }
 
-/// The way to the thread; it ends when this is gone.
+/// The way to the thread; it ends when the last of these is gone.
+#[derive(Clone, Debug)]
 pub struct Store {
     jobs: SyncSender<Freeze>,
 }

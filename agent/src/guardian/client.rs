@@ -4,8 +4,9 @@ use super::wire::{
     APPLIED, Answer, Ended, Event, HOLD_KNOWN, HOLDING_KNOWN, JSON, Link, Outcome, Question,
     RELEASE_KNOWN, Role, SET, State, put_keys, put_set, read_keys, read_outcome,
 };
+use crate::bpf::Opener;
 use crate::enforce::{Counters, Held, Key, KnownSet, Plan};
-use sekisho_schema::{Containment, ContainmentSet, Proof, Scope};
+use sekisho_schema::{Containment, ContainmentSet, FlowKey, Proof, Scope};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -99,6 +100,15 @@ impl Guardian {
         Ok(Asker { talk: self.talk(Role::Ask)? })
     }
 
+    /// Begins to ask what nobody may wait for longer than this.
+    ///
+    /// # Errors
+    /// [`AskGuardianError::Gone`].
+    pub fn hasty_asker(&self, patience: Duration) -> Result<Asker, AskGuardianError> {
+        let link = self.call_within(Role::Ask, patience).map_err(|source| self.gone(source))?;
+        Ok(Asker { talk: self.talk_over(link)? })
+    }
+
     /// Begins to give destinations known beforehand.
     ///
     /// # Errors
@@ -112,14 +122,22 @@ impl Guardian {
     }
 
     fn call(&self, role: Role) -> io::Result<Link> {
+        self.call_within(role, PATIENCE)
+    }
+
+    fn call_within(&self, role: Role, patience: Duration) -> io::Result<Link> {
         let mut link = Link::new(UnixStream::connect(&self.socket)?);
-        link.patience(Some(PATIENCE))?;
+        link.patience(Some(patience))?;
         link.send_json(&Question::Hello { role, boot: self.boot.clone() })?;
         Ok(link)
     }
 
     fn talk(&self, role: Role) -> Result<Talk, AskGuardianError> {
         let link = self.call(role).map_err(|source| self.gone(source))?;
+        self.talk_over(link)
+    }
+
+    fn talk_over(&self, link: Link) -> Result<Talk, AskGuardianError> {
         let mut talk = Talk { link, guardian: self.clone() };
         match talk.hear()? {
             Answer::Done => Ok(talk),
@@ -314,6 +332,18 @@ impl Asker {
     pub fn look(&mut self, uplinks: Vec<String>) -> Result<Vec<String>, AskGuardianError> {
         match self.talk.ask(&Question::Look { uplinks })? {
             Answer::Passing { gaps } => Ok(gaps),
+            _ => Err(AskGuardianError::Senseless),
+        }
+    }
+
+    /// Who opened the connection of a flow, or sent its datagrams, as far as the kernel remembers.
+    ///
+    /// # Errors
+    /// [`AskGuardianError`].
+    pub fn opener(&mut self, flow: &FlowKey) -> Result<Option<Opener>, AskGuardianError> {
+        let FlowKey { transport, local, remote } = *flow;
+        match self.talk.ask(&Question::Opener { transport: transport.number(), local, remote })? {
+            Answer::Opener { opener } => Ok(opener),
             _ => Err(AskGuardianError::Senseless),
         }
     }

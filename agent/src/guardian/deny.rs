@@ -4,7 +4,7 @@
 //! leaves the cut as it is. What is refused ends in the kernel with the lease, whoever is dead by then.
 
 use super::seat::{Facts, Seat};
-use crate::bpf::{BPF_FS, Denial, Spared, Wanted, boot_nanos};
+use crate::bpf::{BPF_FS, Denial, Openers, Spared, Wanted, boot_nanos};
 use crate::chain::causes;
 use crate::clock;
 use crate::target::sockets::{ALL_STATES, Diagnosis};
@@ -74,6 +74,22 @@ impl Denying {
     }
 }
 
+/// Whether the kernel remembers who opened connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Remembering {
+    /// It was not tried yet.
+    #[default]
+    Unknown,
+    /// It can't be done here.
+    Absent {
+        /// Why not.
+        why: String,
+    },
+    /// It does.
+    Works,
+}
+
 /// What others tell the thread.
 pub(super) enum Told {
     /// Something is held, or not any more.
@@ -103,6 +119,7 @@ struct Known {
 pub(super) fn run(seat: Arc<Seat>, told: &Receiver<Told>) {
     let mut denier = Denier { seat, denial: None, tried: None, agents: Vec::new(), holders: None };
     denier.open();
+    remember(&denier.seat);
     let mut waiting = Vec::new();
     loop {
         denier.follow();
@@ -124,6 +141,22 @@ pub(super) fn run(seat: Arc<Seat>, told: &Receiver<Told>) {
             }
         }
     }
+}
+
+/// Has the kernel remember who opens connections, for as long as the guardian lives.
+fn remember(seat: &Seat) {
+    let remembering = match Openers::open() {
+        Ok(openers) => {
+            let _ = seat.openers.set(openers);
+            Remembering::Works
+        }
+        Err(error) => {
+            let why = causes(&error);
+            tracing::info!(error = %why, state = "programs are named by their sockets, while these are there", "nobody remembers who opened what");
+            Remembering::Absent { why }
+        }
+    };
+    seat.change(|facts| facts.state.remembering = remembering);
 }
 
 impl Denier {

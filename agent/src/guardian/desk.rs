@@ -13,6 +13,7 @@ use super::wire::{
 use crate::chain::causes;
 use crate::enforce::{Drift, Enforcer, KnownHand, Look, NEW_RAW_SOCKETS, NetlinkError, Plan};
 use rustix::net::sockopt::socket_peercred;
+use sekisho_schema::{FlowKey, Transport};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -320,6 +321,12 @@ fn answer(mut link: Link, seat: &Seat, pid: i32, state: &Path) -> io::Result<()>
                 Err(error) => failed(&error),
             },
             Question::Look { uplinks } => Answer::Passing { gaps: passing(seat, pid, uplinks) },
+            Question::Opener { transport, local, remote } => {
+                let transport = Transport::from_number(transport);
+                let flow = FlowKey { transport, local, remote };
+                let found = seat.openers.get().map(|openers| openers.opener(&flow));
+                Answer::Opener { opener: found.and_then(Result::ok).flatten() }
+            }
             Question::Spare => {
                 seat.spare(u32::try_from(pid).unwrap_or(0));
                 Answer::Done

@@ -13,7 +13,7 @@
 //! | `ask` (one for each caller) | answers questions, proves cuts, ends sockets | its caller |
 //! | `watch` | hears every change of rules and devices | the kernel, one second |
 //! | `check` | compares the kernel with what it should hold | one second |
-//! | `deny` | has the kernel refuse raw sockets to what is contained | changes, one second |
+//! | `deny` | has the kernel refuse raw sockets to what is contained, and remember who opened what | changes, one second |
 //! | `keep` | writes down what is held, for a reboot | changes, one minute |
 
 mod aims;
@@ -34,7 +34,7 @@ mod wire;
 
 pub use boot::{BootError, Restored, restore};
 pub use client::{AskGuardianError, Asker, Guardian, Hand, KnownLink, listen};
-pub use deny::Denying;
+pub use deny::{Denying, Remembering};
 pub use desk::{Options, RunGuardianError, run};
 pub use privilege::{ShedError, has_net_admin, shed_net_admin};
 pub use start::{StartGuardianError, detach, ensure, keep};

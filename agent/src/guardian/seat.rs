@@ -2,13 +2,14 @@
 
 use super::deny::Told;
 use super::wire::{Event, State};
+use crate::bpf::Openers;
 use crate::enforce::{Eye, Plan};
 use crate::target::Targets;
 use sekisho_schema::{ContainmentId, ContainmentSet, Scope};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The hand looks up at least each half second, unless the kernel keeps it: a whole ruleset takes that long beside others.
@@ -59,6 +60,8 @@ pub(super) struct Seat {
     waker: std::os::unix::net::UnixStream,
     keep: Mutex<Sender<()>>,
     deny: Mutex<Sender<Told>>,
+    /// Who opened what, once the kernel remembers it.
+    pub(super) openers: OnceLock<Openers>,
     /// When the hand was last seen at work.
     beat: Mutex<Option<Instant>>,
 }
@@ -83,6 +86,7 @@ impl Seat {
             waker,
             keep: Mutex::new(keep),
             deny: Mutex::new(deny),
+            openers: OnceLock::new(),
             beat: Mutex::default(),
         }
     }

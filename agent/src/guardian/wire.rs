@@ -3,7 +3,8 @@
 //! Desired state and batches of destinations are written compactly, because a cut waits for them; everything
 //! else is JSON.
 
-use super::deny::Denying;
+use super::deny::{Denying, Remembering};
+use crate::bpf::Opener;
 use crate::enforce::{Counters, Held, Key, Ownership, Plan};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -16,7 +17,7 @@ use sekisho_schema::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -78,6 +79,8 @@ pub(super) enum Question {
     End { scopes: Vec<Scope> },
     /// What passes a cut here and now; these are the devices that lead out, where no plan names them.
     Look { uplinks: Vec<String> },
+    /// Who opened the connection between these ends, or sent from one to the other.
+    Opener { transport: u8, local: SocketAddr, remote: SocketAddr },
     /// The caller is about to open packet sockets: they are how an agent sees.
     Spare,
     /// How the guardian fares.
@@ -125,6 +128,9 @@ pub(super) enum Answer {
     },
     Passing {
         gaps: Vec<String>,
+    },
+    Opener {
+        opener: Option<Opener>,
     },
 }
 
@@ -191,6 +197,9 @@ pub struct State {
     /// Whether raw sockets are refused to what is contained.
     #[serde(default)]
     pub denying: Denying,
+    /// Whether the kernel remembers who opened connections.
+    #[serde(default)]
+    pub remembering: Remembering,
 }
 
 /// What happens on the guardian's side.

@@ -4,6 +4,7 @@
 //! is. Who sends without a socket of the flow's kind, or is gone with its socket, may stay unknown: no guess is made.
 
 use super::recent::Recent;
+use crate::bpf::Opener;
 use crate::enforce::{FlowsError, SocketRecord, Sockets};
 use crate::target::sockets::{ALL_STATES, Diagnosis, Socket, fits};
 use crate::target::workload::{listed_inodes, sockets_of};
@@ -41,10 +42,14 @@ struct Sender {
     certainty: Certainty,
 }
 
+/// Asks the kernel's memory of openers; must not wait long.
+pub type AskOpener = Box<dyn FnMut(&FlowKey) -> Option<Opener> + Send>;
+
 /// Names who owns flows.
 pub struct Owners {
     sockets: Diagnosis,
     naming: Naming,
+    openers: Option<AskOpener>,
 }
 
 impl Owners {
@@ -53,7 +58,19 @@ impl Owners {
     /// # Errors
     /// [`AskKernelError`].
     pub fn open(recent: Option<Recent>) -> Result<Self, AskKernelError> {
-        Ok(Self { sockets: Diagnosis::open()?, naming: Naming::new(recent) })
+        Ok(Self { sockets: Diagnosis::open()?, naming: Naming::new(recent), openers: None })
+    }
+
+    /// With the kernel's memory of who opened what.
+    #[must_use]
+    pub fn with_openers(self, openers: AskOpener) -> Self {
+        Self { openers: Some(openers), ..self }
+    }
+
+    /// Who opened a flow, as the kernel remembers it: also when neither socket nor process is left.
+    pub fn opener(&mut self, flow: &FlowKey) -> Option<Process> {
+        let opener = self.openers.as_mut()?(&canonical(flow))?;
+        Some(self.naming.opened(opener, Instant::now() + SEARCH_LIMIT))
     }
 
     /// Who owns the inside end of a flow, as far as it is found within [`SEARCH_LIMIT`].
@@ -64,6 +81,15 @@ impl Owners {
     /// # Errors
     /// [`AskKernelError`] when the kernel's list of sockets can't be read.
     pub fn owner(&mut self, flow: &FlowKey) -> Result<Option<Process>, AskKernelError> {
+        let held = self.holder(flow)?;
+        // Whoever holds the socket now is no guess. Who held it once is better remembered than inferred.
+        if held.as_ref().is_some_and(|process| process.source == OwnerSource::SockDiag) {
+            return Ok(held);
+        }
+        Ok(self.opener(flow).or(held))
+    }
+
+    fn holder(&mut self, flow: &FlowKey) -> Result<Option<Process>, AskKernelError> {
         let deadline = Instant::now() + SEARCH_LIMIT;
         let flow = canonical(flow);
         if !matches!(flow.transport, Transport::Tcp | Transport::Udp) {
@@ -209,12 +235,44 @@ impl Naming {
         Some(Process {
             pid: 0,
             exe: None,
+            name: None,
             unit: unit_of(&path),
             container: container_of(&path),
             cgroup: Some(path),
             source: OwnerSource::CgroupOnly,
             certainty: sender.certainty,
         })
+    }
+
+    /// The process that opened a connection, with what is left of it.
+    fn opened(&mut self, opener: Opener, deadline: Instant) -> Process {
+        let certainty = match (opener.is_exact, opener.is_here) {
+            (true, true) => Certainty::Sure,
+            (true, false) => Certainty::Likely,
+            // Another may have sent to the same end since.
+            (false, _) => Certainty::Possible,
+        };
+        if began(opener.pid).is_some_and(|began| began <= opener.at) {
+            let name = Some(opener.name);
+            return Process { name, ..describe(opener.pid, OwnerSource::Ebpf, certainty) };
+        }
+        let cgroup = self.path_of(opener.cgroup, deadline);
+        let remembered = self.recent.as_ref().and_then(|recent| recent.process(opener.pid));
+        // A number is given again: only a program of the same name may be the same.
+        let exe = remembered.and_then(|process| process.exe).filter(|exe| {
+            let file = exe.rsplit('/').next().unwrap_or(exe);
+            !opener.name.is_empty() && file.starts_with(&opener.name)
+        });
+        Process {
+            pid: opener.pid.cast_signed(),
+            exe,
+            name: Some(opener.name),
+            unit: cgroup.as_deref().and_then(unit_of),
+            container: cgroup.as_deref().and_then(container_of),
+            cgroup,
+            source: OwnerSource::Ebpf,
+            certainty,
+        }
     }
 
     /// The path of a cgroup by its id, remembered also after it is gone.
@@ -273,6 +331,7 @@ impl Naming {
         Some(Process {
             pid: i32::try_from(last.pid).ok()?,
             exe: last.exe.clone(),
+            name: None,
             cgroup: Some(path.to_owned()),
             unit: unit_of(path),
             container: container_of(path),
@@ -336,6 +395,14 @@ fn eldest(mut pid: u32, inode: u32) -> u32 {
     pid
 }
 
+/// When a process began by CLOCK_BOOTTIME (proc(5), stat, field 22, in hundredths of a second).
+fn began(pid: u32) -> Option<u64> {
+    let stat = read_bounded(Path::new(&format!("/proc/{pid}/stat")))?;
+    // The name may have spaces and brackets in it.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(19)?.parse::<u64>().ok()?.checked_mul(10_000_000)
+}
+
 fn parent(pid: u32) -> Option<u32> {
     let status = read_bounded(Path::new(&format!("/proc/{pid}/status")))?;
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
@@ -347,6 +414,7 @@ fn describe(pid: u32, source: OwnerSource, certainty: Certainty) -> Process {
     Process {
         pid: pid.cast_signed(),
         exe: fs::read_link(home.join("exe")).ok().map(|path| path.to_string_lossy().into_owned()),
+        name: None,
         unit: cgroup.as_deref().and_then(unit_of),
         container: cgroup.as_deref().and_then(container_of),
         cgroup,

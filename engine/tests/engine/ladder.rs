@@ -111,6 +111,7 @@ fn process(cgroup: &str, container: Option<&str>) -> Process {
     Process {
         pid: 812,
         exe: None,
+        name: None,
         cgroup: Some(cgroup.to_owned()),
         unit: None,
         container: container.map(str::to_owned),

@@ -6,13 +6,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::{Answer, PreviewRequest};
 use crate::evidence::{Freeze, Recent, Store, tree};
-use crate::host::owner::Owners;
-use crate::host::recent::follow;
 use crate::preview::{Ask, Ledger};
 use sekisho_engine::wire::Frame;
 use sekisho_schema::{Action, Body, ContainmentId, Finding, Record, Scope, Span};
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Bytes of frames that are frozen for a finding.
@@ -58,30 +55,9 @@ impl Memory {
     }
 }
 
-/// Who owns flows, with a memory of processes that have ended where the kernel tells of them.
-fn open_owners() -> Option<Owners> {
-    let recent = match follow() {
-        Ok((mut reporter, recent)) => {
-            let running = std::thread::Builder::new().name("processes".to_owned()).spawn(move || {
-                // It ends with the program.
-                if let Err(error) = reporter.run(&AtomicBool::new(false)) {
-                    tracing::warn!(error = %causes(&error), state = "only processes that are still there can be named", "cannot follow processes any more");
-                }
-            });
-            running.is_ok().then_some(recent)
-        }
-        Err(error) => {
-            tracing::info!(error = %causes(&error), "processes are not followed");
-            None
-        }
-    };
-    Owners::open(recent).inspect_err(|error| tracing::warn!(error = %causes(error), state = "findings name no program", "cannot ask who owns flows")).ok()
-}
-
 impl Judge {
     /// Remembers frames and flows from now on.
     pub(in crate::daemon) fn remember(&mut self, config: &Config) {
-        self.owners = open_owners();
         match Ledger::spawn(config.traffic_dir()) {
             Ok(ledger) => {
                 self.engine.remember_flows();
@@ -108,34 +84,28 @@ impl Judge {
     }
 
     /// Freezes the frames about the remote end of a finding that cut, or would have.
-    pub(super) fn freeze(&mut self, finding: &Finding) {
+    pub(super) fn freeze(&mut self, finding: &Finding) -> Option<(Store, Freeze)> {
         let decided = matches!(finding.decision.action, Action::Contain | Action::Withhold);
-        let (Some(recent), Some(store)) = (&self.memory.recent, &self.memory.evidence) else {
-            return;
-        };
-        let Some(flow) = finding.flow.as_ref().filter(|_| decided) else { return };
+        let (recent, store) = (self.memory.recent.as_ref()?, self.memory.evidence.as_ref()?);
+        let flow = finding.flow.as_ref().filter(|_| decided)?;
         let now = Instant::now();
         if now.duration_since(self.memory.frozen.0) >= Duration::from_secs(1) {
             self.memory.frozen = (now, 0);
         }
         if self.memory.frozen.1 >= FREEZES {
-            return;
+            return None;
         }
         self.memory.frozen.1 += 1;
         let processes = finding.process.as_ref().map(|process| tree(process.pid));
-        let kept = store.keep(Freeze {
+        let freeze = Freeze {
             finding: finding.id.clone(),
             containment: finding.decision.containment.clone(),
             explanation: finding.explanation.clone(),
             matched_at: finding.matched_at,
             selection: recent.about(flow.key().remote.ip(), FROZEN_BYTES),
             processes: processes.unwrap_or_default(),
-        });
-        if !kept {
-            let detail =
-                format!("the frames of finding {} were not kept: too many wait", finding.id);
-            self.gap("evidence", 1, detail);
-        }
+        };
+        Some((store.clone(), freeze))
     }
 
     /// Hands flows that ended to their thread.

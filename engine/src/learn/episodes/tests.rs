@@ -375,6 +375,7 @@ fn the_owner_of_the_first_flow_is_asked_for_and_told() {
     let process = Process {
         pid: 7,
         exe: Some("/usr/sbin/agent".to_owned()),
+        name: None,
         cgroup: None,
         unit: Some("agent.service".to_owned()),
         container: None,

@@ -1,0 +1,188 @@
+//! Puts programs' names to flows, and hands records to the journal in their order.
+//!
+//! To find who holds a socket, or held one that is gone, every network namespace and every process may have to be
+//! looked through: tens of milliseconds for which the detecting thread must not keep frames waiting.
+
+use super::{Inbox, Message};
+use crate::chain::causes;
+use crate::clock;
+use crate::evidence::{Freeze, Store, tree};
+use crate::guardian::{Asker, Guardian};
+use crate::host::owner::Owners;
+use crate::host::recent::follow;
+use crate::journal::JournalHandle;
+use sekisho_schema::event::Gap;
+use sekisho_schema::{Body, FlowKey, Process, Record};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+/// Records and questions that wait, at most; records beyond it pass by unnamed.
+const WAITING: usize = 4096;
+/// Longest wait for the guardian's word on who opened a flow, and how long nobody asks after one in vain.
+const OPENER_PATIENCE: Duration = Duration::from_millis(20);
+const OPENER_REST: Duration = Duration::from_secs(5);
+/// Time within each second that may go into looking for owners: in a flood of findings most stay without a name, and
+/// none waits for long.
+const ASKING: Duration = Duration::from_millis(250);
+
+/// A record on its way to the journal.
+pub(super) struct Entry {
+    pub(super) record: Record,
+    /// The flow of a finding whose owner is to be looked for.
+    pub(super) naming: Option<FlowKey>,
+    /// The frames that are kept with it, and where.
+    pub(super) freeze: Option<(Store, Freeze)>,
+}
+
+enum Job {
+    Name(FlowKey),
+    Write(Box<Entry>),
+}
+
+/// The way to the thread; it ends, with everything handed over, when this is gone.
+pub(super) struct Scribe {
+    /// None when the system gave no thread: then nothing is named.
+    jobs: Option<SyncSender<Job>>,
+    journal: JournalHandle,
+    inbox: Inbox,
+}
+
+impl Scribe {
+    pub(super) fn spawn(journal: JournalHandle, inbox: Inbox, guardian: Guardian) -> Self {
+        let (jobs, work) = sync_channel(WAITING);
+        let (to, back) = (journal.clone(), inbox.clone());
+        let mut naming =
+            Naming { owners: open_owners(guardian), since: Instant::now(), spent: Duration::ZERO };
+        let spawned = Builder::new()
+            .name("scribe".to_owned())
+            .spawn(move || run(&mut naming, &work, &to, &back));
+        if let Err(error) = &spawned {
+            tracing::error!(%error, state = "findings name no program", "no thread to ask who owns flows");
+        }
+        Self { jobs: spawned.is_ok().then_some(jobs), journal, inbox }
+    }
+
+    /// Has a record written down behind all before it.
+    pub(super) fn write(&self, entry: Entry) {
+        let Some(jobs) = &self.jobs else { return self.pass(entry) };
+        if let Err(
+            TrySendError::Full(Job::Write(entry)) | TrySendError::Disconnected(Job::Write(entry)),
+        ) = jobs.try_send(Job::Write(Box::new(entry)))
+        {
+            self.pass(*entry);
+        }
+    }
+
+    /// Looks for the owner of a flow, who comes as a message; `false` when too much waits.
+    #[must_use]
+    pub(super) fn ask(&self, flow: FlowKey) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Name(flow)).is_ok())
+    }
+
+    /// What nobody has time to name is written down all the same.
+    fn pass(&self, entry: Entry) {
+        self.journal.record(entry.record);
+        if let Some((store, freeze)) = entry.freeze {
+            keep(&store, freeze, &self.inbox);
+        }
+    }
+}
+
+fn run(naming: &mut Naming, work: &Receiver<Job>, journal: &JournalHandle, inbox: &Inbox) {
+    while let Ok(job) = work.recv() {
+        match job {
+            Job::Name(flow) => {
+                let process = naming.owner(&flow).map(Box::new);
+                inbox.send(Message::Owner(flow, process));
+            }
+            Job::Write(entry) => {
+                let Entry { mut record, naming: flow, freeze } = *entry;
+                let process = flow.and_then(|flow| naming.owner(&flow));
+                let pid = process.as_ref().map(|process| process.pid);
+                if let Body::Finding(finding) = &mut record.body {
+                    finding.process = process.or(finding.process.take());
+                }
+                journal.record(record);
+                if let Some((store, mut freeze)) = freeze {
+                    if let Some(pid) = pid {
+                        freeze.processes = tree(pid);
+                    }
+                    keep(&store, freeze, inbox);
+                }
+            }
+        }
+    }
+}
+
+fn keep(store: &Store, freeze: Freeze, inbox: &Inbox) {
+    let finding = freeze.finding.clone();
+    if !store.keep(freeze) {
+        let detail = format!("the frames of finding {finding} were not kept: too many wait");
+        let body = Body::Gap(Gap { cause: "evidence".to_owned(), count: 1, detail });
+        inbox.send(Message::Record(Box::new(Record { at: clock::now(), body })));
+    }
+}
+
+/// Who owns flows, asked for no longer than may be.
+struct Naming {
+    owners: Option<Owners>,
+    since: Instant,
+    spent: Duration,
+}
+
+impl Naming {
+    fn owner(&mut self, flow: &FlowKey) -> Option<Process> {
+        let began = Instant::now();
+        if began.duration_since(self.since) >= Duration::from_secs(1) {
+            (self.since, self.spent) = (began, Duration::ZERO);
+        }
+        if self.spent >= ASKING {
+            return None;
+        }
+        let process = self.owners.as_mut()?.owner(flow).ok().flatten();
+        self.spent += began.elapsed();
+        process
+    }
+}
+
+/// Who owns flows, with a memory of processes that have ended where the kernel tells of them.
+fn open_owners(guardian: Guardian) -> Option<Owners> {
+    let recent = match follow() {
+        Ok((mut reporter, recent)) => {
+            let running = std::thread::Builder::new().name("processes".to_owned()).spawn(move || {
+                // It ends with the program.
+                if let Err(error) = reporter.run(&AtomicBool::new(false)) {
+                    tracing::warn!(error = %causes(&error), state = "only processes that are still there can be named", "cannot follow processes any more");
+                }
+            });
+            running.is_ok().then_some(recent)
+        }
+        Err(error) => {
+            tracing::info!(error = %causes(&error), "processes are not followed");
+            None
+        }
+    };
+    let mut asker: Option<Asker> = None;
+    let mut rests_until = Instant::now();
+    let openers = move |flow: &FlowKey| {
+        if Instant::now() < rests_until {
+            return None;
+        }
+        let asked = match &mut asker {
+            Some(asker) => asker.opener(flow),
+            None => guardian
+                .hasty_asker(OPENER_PATIENCE)
+                .and_then(|found| asker.insert(found).opener(flow)),
+        };
+        asked.unwrap_or_else(|error| {
+            tracing::debug!(error = %causes(&error), "the guardian does not tell who opened a flow");
+            asker = None;
+            rests_until = Instant::now() + OPENER_REST;
+            None
+        })
+    };
+    let owners = Owners::open(recent).map(|owners| owners.with_openers(Box::new(openers)));
+    owners.inspect_err(|error| tracing::warn!(error = %causes(error), state = "findings name no program", "cannot ask who owns flows")).ok()
+}
