@@ -228,16 +228,16 @@ impl Bench {
         if bytes > FLOW_BYTES && !self.short {
             faults.push(format!("a flow takes {bytes:.0} bytes"));
         }
-        // The short form has too few flows to fill it: its cap is that much smaller.
-        let share = if self.short { 12.0 } else { 1.0 };
-        let cap = format!("{:.0}", FLOW_CAP / share / bytes);
+        // The short form has too few flows to fill it: its cap is half of them.
+        let room = if self.short { flows / 2.0 } else { FLOW_CAP / bytes };
+        let cap = format!("{room:.0}");
         let capped =
             engine_cost(file, &self.lists, &["--runs", "1", "--tell-all", "--flows", &cap])?;
         let (seen, planted) = (seen(&capped) as f64, planted(truth) as f64);
         let evicted = number(&capped, "/evicted/flows").unwrap_or(0.0);
         println!(
-            "  {:.0} MiB of flows ({cap}): {seen} of {planted} planted found, {evicted} flows evicted",
-            FLOW_CAP / share / 1024.0 / 1024.0,
+            "  room for {cap} flows ({:.0} MiB): {seen} of {planted} planted found, {evicted} flows evicted",
+            room * bytes / 1024.0 / 1024.0,
         );
         let too_few = seen < planted * FOUND_UNDER_CAP && !self.short;
         if too_few || evicted == 0.0 {
