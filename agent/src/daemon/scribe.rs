@@ -13,8 +13,9 @@ use crate::host::recent::follow;
 use crate::journal::JournalHandle;
 use sekisho_schema::event::Gap;
 use sekisho_schema::{Body, FlowKey, Process, Record};
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ const OPENER_REST: Duration = Duration::from_secs(5);
 /// Time within each second that may go into looking for owners: in a flood of findings most stay without a name, and
 /// none waits for long.
 const ASKING: Duration = Duration::from_millis(250);
+/// Those are told of at most so often, all at once.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A record on its way to the journal.
 pub(super) struct Entry {
@@ -45,6 +48,8 @@ enum Job {
 pub(super) struct Scribe {
     /// None when the system gave no thread: then nothing is named.
     jobs: Option<SyncSender<Job>>,
+    /// Findings for whose program nobody looked, not yet told.
+    unnamed: Arc<AtomicU64>,
     journal: JournalHandle,
     inbox: Inbox,
 }
@@ -53,24 +58,31 @@ impl Scribe {
     pub(super) fn spawn(journal: JournalHandle, inbox: Inbox, guardian: Guardian) -> Self {
         let (jobs, work) = sync_channel(WAITING);
         let (to, back) = (journal.clone(), inbox.clone());
-        let mut naming =
-            Naming { owners: open_owners(guardian), since: Instant::now(), spent: Duration::ZERO };
+        let unnamed = Arc::new(AtomicU64::new(0));
+        let mut naming = Naming {
+            owners: open_owners(guardian),
+            since: Instant::now(),
+            spent: Duration::ZERO,
+            unnamed: Arc::clone(&unnamed),
+        };
         let spawned = Builder::new()
             .name("scribe".to_owned())
             .spawn(move || run(&mut naming, &work, &to, &back));
         if let Err(error) = &spawned {
             tracing::error!(%error, state = "findings name no program", "no thread to ask who owns flows");
         }
-        Self { jobs: spawned.is_ok().then_some(jobs), journal, inbox }
+        Self { jobs: spawned.is_ok().then_some(jobs), unnamed, journal, inbox }
     }
 
     /// Has a record written down behind all before it.
     pub(super) fn write(&self, entry: Entry) {
+        // Without the thread nothing is named, which was said when it could not be had.
         let Some(jobs) = &self.jobs else { return self.pass(entry) };
         if let Err(
             TrySendError::Full(Job::Write(entry)) | TrySendError::Disconnected(Job::Write(entry)),
         ) = jobs.try_send(Job::Write(Box::new(entry)))
         {
+            self.unnamed.fetch_add(u64::from(entry.naming.is_some()), Ordering::Relaxed);
             self.pass(*entry);
         }
     }
@@ -91,7 +103,18 @@ impl Scribe {
 }
 
 fn run(naming: &mut Naming, work: &Receiver<Job>, journal: &JournalHandle, inbox: &Inbox) {
-    while let Ok(job) = work.recv() {
+    let mut told = Instant::now();
+    loop {
+        let job = match work.recv_timeout(TELL_EVERY) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            tell_unnamed(&naming.unnamed, inbox);
+        }
+        let Some(job) = job else { continue };
         match job {
             Job::Name(flow) => {
                 let process = naming.owner(&flow).map(Box::new);
@@ -116,6 +139,19 @@ fn run(naming: &mut Naming, work: &Receiver<Job>, journal: &JournalHandle, inbox
     }
 }
 
+fn tell_unnamed(unnamed: &AtomicU64, inbox: &Inbox) {
+    let count = unnamed.swap(0, Ordering::Relaxed);
+    if count == 0 {
+        return;
+    }
+    let detail = format!(
+        "{count} findings name no program: looking for programs may take {} ms of each second",
+        ASKING.as_millis()
+    );
+    let body = Body::Gap(Gap { cause: "owner".to_owned(), count, detail });
+    inbox.send(Message::Record(Box::new(Record { at: clock::now(), body })));
+}
+
 fn keep(store: &Store, freeze: Freeze, inbox: &Inbox) {
     let finding = freeze.finding.clone();
     if !store.keep(freeze) {
@@ -130,6 +166,7 @@ struct Naming {
     owners: Option<Owners>,
     since: Instant,
     spent: Duration,
+    unnamed: Arc<AtomicU64>,
 }
 
 impl Naming {
@@ -139,6 +176,7 @@ impl Naming {
             (self.since, self.spent) = (began, Duration::ZERO);
         }
         if self.spent >= ASKING {
+            self.unnamed.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let process = self.owners.as_mut()?.owner(flow).ok().flatten();
