@@ -6,13 +6,14 @@
 use super::{Inbox, Message};
 use crate::chain::causes;
 use crate::clock;
-use crate::evidence::{Freeze, Store, tree};
+use crate::evidence::{Freeze, Glance, Store, tree};
 use crate::guardian::{Asker, Guardian};
 use crate::host::owner::Owners;
 use crate::host::recent::follow;
 use crate::journal::JournalHandle;
 use sekisho_schema::event::Gap;
 use sekisho_schema::{Body, FlowKey, Process, Record};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -27,6 +28,8 @@ const OPENER_REST: Duration = Duration::from_secs(5);
 /// Time within each second that may go into looking for owners: in a flood of findings most stay without a name, and
 /// none waits for long.
 const ASKING: Duration = Duration::from_millis(250);
+/// Bytes of frames that are frozen for a finding.
+const FROZEN_BYTES: usize = 4 << 20;
 /// Those are told of at most so often, all at once.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,7 +39,17 @@ pub(super) struct Entry {
     /// The flow of a finding whose owner is to be looked for.
     pub(super) naming: Option<FlowKey>,
     /// The frames that are kept with it, and where.
-    pub(super) freeze: Option<(Store, Freeze)>,
+    pub(super) freeze: Option<Frozen>,
+}
+
+/// The frames of the moment of a finding; those about its remote end are still to be found among them.
+pub(super) struct Frozen {
+    pub(super) store: Store,
+    /// Its selection is still empty.
+    pub(super) freeze: Freeze,
+    pub(super) remote: IpAddr,
+    /// None when too many were held.
+    pub(super) glance: Option<Glance>,
 }
 
 enum Job {
@@ -96,8 +109,9 @@ impl Scribe {
     /// What nobody has time to name is written down all the same.
     fn pass(&self, entry: Entry) {
         self.journal.record(entry.record);
-        if let Some((store, freeze)) = entry.freeze {
-            keep(&store, freeze, &self.inbox);
+        if let Some(frozen) = entry.freeze {
+            // To look for its frames would take time that is not to be had here.
+            keep(Frozen { glance: None, ..frozen }, &self.inbox);
         }
     }
 }
@@ -128,11 +142,11 @@ fn run(naming: &mut Naming, work: &Receiver<Job>, journal: &JournalHandle, inbox
                     finding.process = process.or(finding.process.take());
                 }
                 journal.record(record);
-                if let Some((store, mut freeze)) = freeze {
+                if let Some(mut frozen) = freeze {
                     if let Some(pid) = pid {
-                        freeze.processes = tree(pid);
+                        frozen.freeze.processes = tree(pid);
                     }
-                    keep(&store, freeze, inbox);
+                    keep(frozen, inbox);
                 }
             }
         }
@@ -152,9 +166,15 @@ fn tell_unnamed(unnamed: &AtomicU64, inbox: &Inbox) {
     inbox.send(Message::Record(Box::new(Record { at: clock::now(), body })));
 }
 
-fn keep(store: &Store, freeze: Freeze, inbox: &Inbox) {
+fn keep(frozen: Frozen, inbox: &Inbox) {
+    let Frozen { store, mut freeze, remote, glance } = frozen;
     let finding = freeze.finding.clone();
-    if !store.keep(freeze) {
+    let is_kept = glance.is_some_and(|glance| {
+        freeze.selection = glance.about(remote, FROZEN_BYTES);
+        drop(glance);
+        store.keep(freeze)
+    });
+    if !is_kept {
         let detail = format!("the frames of finding {finding} were not kept: too many wait");
         let body = Body::Gap(Gap { cause: "evidence".to_owned(), count: 1, detail });
         inbox.send(Message::Record(Box::new(Record { at: clock::now(), body })));

@@ -10,6 +10,6 @@ mod store;
 mod tree;
 
 pub use pcapng::pcapng;
-pub use ring::{Kept, Recent, Selection};
+pub use ring::{Glance, Kept, Recent, Selection};
 pub use store::{Freeze, Store};
 pub use tree::tree;

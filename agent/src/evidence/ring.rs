@@ -1,8 +1,12 @@
 //! The last frames, in memory that was taken once.
+//!
+//! A ring is a row of pieces that are filled one after the other and never changed once they are full: whoever wants to
+//! look through them takes hold of them for next to nothing, and looks in a thread where no frame waits.
 
 use sekisho_engine::wire::{Frame, LinkType};
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Bytes of a frame within which an address is looked for: headers, tunnels around them, and the records of a DNS answer.
 const SEARCHED: usize = 512;
@@ -12,6 +16,11 @@ const SNAP_EARLY: usize = 1_600;
 const SNAP_BULK: usize = 160;
 /// Bytes of ring for each entry of the index: an empty segment takes about as much.
 const BYTES_AN_ENTRY: usize = 96;
+/// A piece is this part of its ring, and no larger than what is copied in some microseconds.
+const PIECES: usize = 64;
+const PIECE_BYTES: usize = 256 * 1024;
+/// Glances that are held at once, at most: the pieces in them stay until they are gone.
+const GLANCES: usize = 4;
 
 /// One frame that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,57 +44,31 @@ struct Entry {
     length: usize,
 }
 
-/// A ring of frames: the newest push out the oldest.
+/// Frames one behind the other.
 #[derive(Debug)]
-struct Ring {
+struct Piece {
     bytes: Vec<u8>,
-    index: VecDeque<Entry>,
-    entries: usize,
-    next: usize,
-    snap: usize,
+    index: Vec<Entry>,
 }
 
-impl Ring {
-    fn new(capacity: usize, snap: usize) -> Self {
+impl Piece {
+    fn new(capacity: usize) -> Self {
         let entries = (capacity / BYTES_AN_ENTRY).max(1);
-        Self {
-            bytes: vec![0; capacity.max(snap)],
-            index: VecDeque::with_capacity(entries),
-            entries,
-            next: 0,
-            snap,
-        }
+        Self { bytes: Vec::with_capacity(capacity), index: Vec::with_capacity(entries) }
     }
 
-    #[inline]
-    fn push(&mut self, frame: &Frame<'_>) {
-        let kept = frame.bytes.get(..self.snap).unwrap_or(frame.bytes);
-        if self.next + kept.len() > self.bytes.len() {
-            // What lies between here and the end goes with the oldest.
-            while self.index.front().is_some_and(|oldest| oldest.offset >= self.next) {
-                self.index.pop_front();
-            }
-            self.next = 0;
-        }
-        let end = self.next + kept.len();
-        while let Some(oldest) = self.index.front() {
-            let overlaps = oldest.offset < end && oldest.offset + oldest.length > self.next;
-            if !overlaps && self.index.len() < self.entries {
-                break;
-            }
-            self.index.pop_front();
-        }
-        if let Some(place) = self.bytes.get_mut(self.next..end) {
-            place.copy_from_slice(kept);
-        }
-        self.index.push_back(Entry {
-            at_ns: frame.at_ns,
-            link: frame.link,
-            wire_len: frame.wire_len,
-            offset: self.next,
-            length: kept.len(),
-        });
-        self.next = end;
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.index.clear();
+    }
+
+    fn has_room(&self, length: usize) -> bool {
+        self.bytes.len() + length <= self.bytes.capacity()
+            && self.index.len() < self.index.capacity()
+    }
+
+    fn copy(&self) -> Self {
+        Self { bytes: self.bytes.clone(), index: self.index.clone() }
     }
 
     fn frames(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
@@ -96,11 +79,73 @@ impl Ring {
     }
 }
 
+/// A ring of frames: the newest push out the oldest, a piece at a time.
+#[derive(Debug)]
+struct Ring {
+    full: VecDeque<Arc<Piece>>,
+    filling: Piece,
+    /// Pieces that were never filled, or are free again.
+    spare: Vec<Piece>,
+    piece_bytes: usize,
+    snap: usize,
+}
+
+impl Ring {
+    fn new(capacity: usize, snap: usize) -> Self {
+        let piece_bytes = (capacity / PIECES).min(PIECE_BYTES).max(snap);
+        let pieces = (capacity / piece_bytes).max(2);
+        Self {
+            full: VecDeque::with_capacity(pieces),
+            filling: Piece::new(piece_bytes),
+            spare: (1..pieces).map(|_| Piece::new(piece_bytes)).collect(),
+            piece_bytes,
+            snap,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, frame: &Frame<'_>) {
+        let kept = frame.bytes.get(..self.snap).unwrap_or(frame.bytes);
+        if !self.filling.has_room(kept.len()) {
+            self.turn();
+        }
+        let offset = self.filling.bytes.len();
+        self.filling.bytes.extend_from_slice(kept);
+        self.filling.index.push(Entry {
+            at_ns: frame.at_ns,
+            link: frame.link,
+            wire_len: frame.wire_len,
+            offset,
+            length: kept.len(),
+        });
+    }
+
+    /// Goes on in a free piece, or in the oldest one.
+    #[cold]
+    fn turn(&mut self) {
+        let next = self.spare.pop().unwrap_or_else(|| {
+            // Somebody still looks through the oldest: it stays theirs, and another takes its place.
+            let oldest = self.full.pop_front().and_then(Arc::into_inner);
+            oldest.unwrap_or_else(|| Piece::new(self.piece_bytes))
+        });
+        let full = std::mem::replace(&mut self.filling, next);
+        self.filling.clear();
+        self.full.push_back(Arc::new(full));
+    }
+
+    fn glance(&self, pieces: &mut Vec<Arc<Piece>>) {
+        pieces.extend(self.full.iter().cloned());
+        pieces.push(Arc::new(self.filling.copy()));
+    }
+}
+
 /// What was on the wire a moment ago: one ring for frames that can decide, which stay longer, one for the rest.
 #[derive(Debug)]
 pub struct Recent {
     early: Ring,
     bulk: Ring,
+    /// One more of it is held by each glance.
+    glances: Arc<()>,
 }
 
 impl Recent {
@@ -110,6 +155,7 @@ impl Recent {
         Self {
             early: Ring::new(capacity / 2, SNAP_EARLY),
             bulk: Ring::new(capacity / 2, SNAP_BULK),
+            glances: Arc::new(()),
         }
     }
 
@@ -119,28 +165,37 @@ impl Recent {
         if can_decide { &mut self.early } else { &mut self.bulk }.push(frame);
     }
 
+    /// All frames as they are now, for another thread to look through: at most 512 KiB are copied. None while four
+    /// others are held, as each can keep a whole ring's memory from being used anew.
+    #[must_use]
+    pub fn glance(&self) -> Option<Glance> {
+        if Arc::strong_count(&self.glances) > GLANCES {
+            return None;
+        }
+        let mut pieces = Vec::with_capacity(self.early.full.len() + self.bulk.full.len() + 2);
+        self.early.glance(&mut pieces);
+        self.bulk.glance(&mut pieces);
+        Some(Glance { pieces, _held: Arc::clone(&self.glances) })
+    }
+}
+
+/// The frames of one moment.
+#[derive(Debug)]
+pub struct Glance {
+    pieces: Vec<Arc<Piece>>,
+    _held: Arc<()>,
+}
+
+impl Glance {
     /// The frames that name an address near their beginning, in the order of their times: what went there, what
     /// came from there, and the answer that told the host of it. At most `most` bytes: the first half of them from
     /// the oldest frames, the rest from the newest.
     #[must_use]
     pub fn about(&self, address: IpAddr, most: usize) -> Selection {
-        let (four, sixteen);
-        let needle: &[u8] = match address.to_canonical() {
-            IpAddr::V4(address) => {
-                four = address.octets();
-                &four
-            }
-            IpAddr::V6(address) => {
-                sixteen = address.octets();
-                &sixteen
-            }
+        let mut found: Vec<(&Entry, &[u8])> = match address.to_canonical() {
+            IpAddr::V4(address) => self.naming(&address.octets()),
+            IpAddr::V6(address) => self.naming(&address.octets()),
         };
-        let mut found: Vec<(&Entry, &[u8])> = self
-            .early
-            .frames()
-            .chain(self.bulk.frames())
-            .filter(|(_, bytes)| contains(bytes.get(..SEARCHED).unwrap_or(bytes), needle))
-            .collect();
         found.sort_by_key(|(entry, _)| entry.at_ns);
         let mut size = 0;
         let oldest = found.iter().take_while(|(_, bytes)| add(&mut size, bytes, most / 2)).count();
@@ -164,6 +219,13 @@ impl Recent {
             .collect();
         Selection { frames, left_out }
     }
+
+    fn naming<const N: usize>(&self, needle: &[u8; N]) -> Vec<(&Entry, &[u8])> {
+        let frames = self.pieces.iter().flat_map(|piece| piece.frames());
+        frames
+            .filter(|(_, bytes)| contains(bytes.get(..SEARCHED).unwrap_or(bytes), needle))
+            .collect()
+    }
 }
 
 /// Frames about one address.
@@ -184,8 +246,9 @@ fn add(size: &mut usize, bytes: &[u8], most: usize) -> bool {
     fits
 }
 
-fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    bytes.windows(needle.len()).any(|window| window == needle)
+/// The length is known while compiling: a step is one comparison of a register.
+fn contains<const N: usize>(bytes: &[u8], needle: &[u8; N]) -> bool {
+    bytes.windows(N).any(|window| window.first_chunk() == Some(needle))
 }
 
 #[cfg(test)]
@@ -196,16 +259,23 @@ mod tests {
         Frame { at_ns, link: LinkType::Ethernet, wire_len: 1500, bytes }
     }
 
+    fn times(recent: &Recent) -> Vec<i64> {
+        let glance = recent.glance().unwrap();
+        let frames = glance.pieces.iter().flat_map(|piece| piece.frames());
+        frames.map(|(entry, _)| entry.at_ns).collect()
+    }
+
     #[test]
     fn the_newest_push_out_the_oldest_and_what_is_kept_is_whole() {
-        let mut ring = Ring::new(4_096, SNAP_EARLY);
+        let mut recent = Recent::new(32_768);
         for n in 0..1_000_u16 {
             let length = 60 + usize::from(n * 37 % 900);
             let bytes = vec![n.to_be_bytes()[1]; length];
-            ring.push(&frame(i64::from(n), &bytes));
-            let kept: usize = ring.frames().map(|(entry, _)| entry.length).sum();
-            assert!(kept <= 4_096);
-            for (entry, bytes) in ring.frames() {
+            recent.push(&frame(i64::from(n), &bytes), true);
+            let glance = recent.glance().unwrap();
+            let frames = || glance.pieces.iter().flat_map(|piece| piece.frames());
+            assert!(frames().map(|(entry, _)| entry.length).sum::<usize>() <= 16_384);
+            for (entry, bytes) in frames() {
                 let fill = u16::try_from(entry.at_ns).unwrap().to_be_bytes()[1];
                 assert!(
                     bytes.iter().all(|byte| *byte == fill),
@@ -214,19 +284,48 @@ mod tests {
                 );
             }
         }
-        let times: Vec<i64> = ring.frames().map(|(entry, _)| entry.at_ns).collect();
+        let times = times(&recent);
         assert_eq!(times.last(), Some(&999));
-        assert!(times.is_sorted() && times.len() > 3);
+        assert!(times.is_sorted() && times.len() > 12, "{times:?}");
     }
 
     #[test]
     fn memory_is_taken_once() {
-        let mut ring = Ring::new(8_192, SNAP_BULK);
-        let (bytes, entries) = (ring.bytes.capacity(), ring.index.capacity());
-        for n in 0..10_000 {
+        let mut ring = Ring::new(65_536, SNAP_BULK);
+        let held = |ring: &Ring| {
+            let all = ring.full.iter().map(AsRef::as_ref).chain(&ring.spare).chain([&ring.filling]);
+            let mut places: Vec<_> = all.map(|piece| piece.bytes.as_ptr()).collect();
+            places.sort();
+            places
+        };
+        let before = held(&ring);
+        assert_eq!(before.len(), PIECES);
+        for n in 0..100_000 {
             ring.push(&frame(n, &[7; 20]));
         }
-        assert_eq!((ring.bytes.capacity(), ring.index.capacity()), (bytes, entries));
+        assert_eq!(held(&ring), before);
+    }
+
+    #[test]
+    fn a_glance_keeps_its_moment_while_frames_go_on_and_only_so_many_are_held() {
+        let mut recent = Recent::new(1 << 16);
+        let (c2, other) = ([203, 0, 113, 9], [198, 51, 100, 7]);
+        for n in 0..50 {
+            recent.push(&frame(n, &[&[0; 30][..], &c2, &[1; 60]].concat()), false);
+        }
+        let early = recent.glance().unwrap();
+        for n in 50..100_000 {
+            recent.push(&frame(n, &[&[0; 30][..], &other, &[1; 60]].concat()), false);
+        }
+        assert_eq!(early.about(c2.into(), 1 << 20).frames.len(), 50);
+        assert_eq!(early.about(other.into(), 1 << 20).frames.len(), 0);
+        let late = recent.glance().unwrap();
+        assert_eq!(late.about(c2.into(), 1 << 20).frames.len(), 0);
+        assert!(late.about(other.into(), 1 << 20).frames.len() > 200);
+        let more = (recent.glance().unwrap(), recent.glance().unwrap());
+        assert!(recent.glance().is_none());
+        drop(more);
+        assert!(recent.glance().is_some());
     }
 
     #[test]
@@ -238,7 +337,7 @@ mod tests {
         recent.push(&frame(20, &b), false);
         recent.push(&frame(10, &a), true);
         recent.push(&frame(15, &other), true);
-        let found = recent.about(c2.into(), 1 << 20);
+        let found = recent.glance().unwrap().about(c2.into(), 1 << 20);
         assert_eq!(found.frames.iter().map(|kept| kept.at_ns).collect::<Vec<_>>(), [10, 20]);
         assert_eq!((found.frames[0].bytes.as_slice(), found.left_out), (a.as_slice(), 0));
     }
@@ -249,7 +348,7 @@ mod tests {
         for n in 0..100_u8 {
             recent.push(&frame(i64::from(n), &[&[203, 0, 113, 9][..], &[n; 96]].concat()), true);
         }
-        let found = recent.about([203, 0, 113, 9].into(), 1_000);
+        let found = recent.glance().unwrap().about([203, 0, 113, 9].into(), 1_000);
         let times: Vec<i64> = found.frames.iter().map(|kept| kept.at_ns).collect();
         assert_eq!(times, [0, 1, 2, 3, 4, 95, 96, 97, 98, 99]);
         assert_eq!(found.left_out, 90);

@@ -5,16 +5,15 @@ use crate::chain::causes;
 use crate::clock;
 use crate::config::Config;
 use crate::control::{Answer, PreviewRequest};
-use crate::evidence::{Freeze, Recent, Store, tree};
+use crate::daemon::scribe::Frozen;
+use crate::evidence::{Freeze, Recent, Selection, Store, tree};
 use crate::preview::{Ask, Ledger};
 use sekisho_engine::wire::Frame;
 use sekisho_schema::{Action, Body, ContainmentId, Finding, Record, Scope, Span};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Bytes of frames that are frozen for a finding.
-const FROZEN_BYTES: usize = 4 << 20;
-/// Findings within each second for which frames are frozen: looking through the rings takes milliseconds.
+/// Findings within each second for which frames are frozen: each becomes a file of up to 4 MiB.
 const FREEZES: u32 = 4;
 /// Previews that go with cuts come at most this often, and once for each of the last cuts: they read days of files.
 const PREVIEW_PAUSE: Duration = Duration::from_secs(10);
@@ -84,7 +83,7 @@ impl Judge {
     }
 
     /// Freezes the frames about the remote end of a finding that cut, or would have.
-    pub(super) fn freeze(&mut self, finding: &Finding) -> Option<(Store, Freeze)> {
+    pub(super) fn freeze(&mut self, finding: &Finding) -> Option<Frozen> {
         let decided = matches!(finding.decision.action, Action::Contain | Action::Withhold);
         let (recent, store) = (self.memory.recent.as_ref()?, self.memory.evidence.as_ref()?);
         let flow = finding.flow.as_ref().filter(|_| decided)?;
@@ -102,10 +101,11 @@ impl Judge {
             containment: finding.decision.containment.clone(),
             explanation: finding.explanation.clone(),
             matched_at: finding.matched_at,
-            selection: recent.about(flow.key().remote.ip(), FROZEN_BYTES),
+            selection: Selection::default(),
             processes: processes.unwrap_or_default(),
         };
-        Some((store.clone(), freeze))
+        let (remote, glance) = (flow.key().remote.ip(), recent.glance());
+        Some(Frozen { store: store.clone(), freeze, remote, glance })
     }
 
     /// Hands flows that ended to their thread.
