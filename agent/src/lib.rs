@@ -21,6 +21,7 @@ pub mod logging;
 pub mod metrics;
 pub(crate) mod netlink;
 pub mod preview;
+pub mod queue;
 mod realtime;
 pub mod rules;
 pub mod state;

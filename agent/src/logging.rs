@@ -3,10 +3,10 @@
 //! A terminal that was stopped or a pipe that nobody reads must hold nobody up, least of all the
 //! thread that cuts: lines wait in a bounded queue, and what does not fit is counted and said.
 
+use crate::queue::{Receiver, Sender, bounded};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -17,21 +17,21 @@ const QUEUE: usize = 1024;
 const FAREWELL: Duration = Duration::from_millis(500);
 
 enum Entry {
-    End(SyncSender<()>),
+    End(Sender<()>),
     Line(Vec<u8>),
 }
 
 /// The way to the log's thread.
 #[derive(Clone)]
 struct Lines {
-    queue: SyncSender<Entry>,
+    queue: Sender<Entry>,
     lost: Arc<AtomicU64>,
 }
 
 impl Lines {
     /// Starts the thread that writes to `out`.
     fn spawn(out: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (queue, entries) = sync_channel(QUEUE);
+        let (queue, entries) = bounded(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let uncounted = Arc::clone(&lost);
         std::thread::Builder::new()
@@ -42,7 +42,7 @@ impl Lines {
 }
 
 fn write_out(entries: &Receiver<Entry>, lost: &AtomicU64, mut out: impl Write) {
-    for entry in entries {
+    while let Ok(entry) = entries.recv() {
         match entry {
             // Whoever reads the log no more is told nothing by it.
             Entry::Line(line) => drop(out.write_all(&line)),
@@ -86,7 +86,7 @@ pub struct Log(Option<Lines>);
 impl Drop for Log {
     fn drop(&mut self) {
         let Some(lines) = &self.0 else { return };
-        let (heard, wait) = sync_channel(1);
+        let (heard, wait) = bounded(1);
         if lines.queue.try_send(Entry::End(heard)).is_ok() {
             let _ = wait.recv_timeout(FAREWELL);
         }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_log_that_nobody_reads_holds_nobody_up_and_says_what_it_lost() {
-        let (gate, closed) = sync_channel(0);
+        let (gate, closed) = bounded(0);
         let said = Arc::new(Mutex::new(Vec::new()));
         let mut lines = Lines::spawn(Stopped(closed, Arc::clone(&said))).unwrap();
         let began = Instant::now();
@@ -140,7 +140,7 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(5));
         assert!(lines.lost.load(Relaxed) >= 98, "{}", lines.lost.load(Relaxed));
         drop(gate);
-        let (heard, wait) = sync_channel(1);
+        let (heard, wait) = bounded(1);
         lines.queue.send(Entry::End(heard)).unwrap();
         wait.recv_timeout(Duration::from_secs(5)).unwrap();
         let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();

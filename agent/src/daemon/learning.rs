@@ -21,6 +21,7 @@ use crate::chain::{Complaint, causes};
 use crate::clock;
 use crate::config::Config;
 use crate::control::RecordStatus;
+use crate::queue::{Receiver, Sender, bounded};
 use crate::state::write_atomically;
 use sekisho_engine::Limits;
 use sekisho_engine::certify::AuthorityState;
@@ -33,7 +34,7 @@ use sekisho_schema::calendar::Calendar;
 use sekisho_schema::certificate::Tails;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ enum Job {
 
 /// The way to the thread; it ends, once everything is written down, when this is gone.
 pub(super) struct Keeper {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     /// When the detecting thread last watched something, in nanoseconds.
     watched: Arc<AtomicI64>,
     /// What was over and could not be handed on.
@@ -245,7 +246,7 @@ impl Learning {
     /// # Errors
     /// When the system gives no thread.
     pub(super) fn spawn(mut self) -> std::io::Result<(Keeper, JoinHandle<()>)> {
-        let (jobs, work) = sync_channel(WAITING);
+        let (jobs, work) = bounded(WAITING);
         let watched = Arc::clone(&self.watched);
         let thread = std::thread::Builder::new()
             .name("learning".to_owned())

@@ -49,6 +49,7 @@ mod whereabouts;
 pub use start::{RunOutcome, prepare, run};
 
 use crate::control::{OrderRequest, PreviewRequest, ReloadRequest};
+use crate::queue::Sender;
 use crate::sync::OrderOutcome;
 use sekisho_engine::detect::indicator_set::Piece;
 use sekisho_engine::rules::{Rules, SourceCounts};
@@ -57,7 +58,6 @@ use sekisho_schema::{
     ContainmentId, Coverage, FlowKey, Policy, Process, Proof, Record, Timestamp, Verified,
 };
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender};
 use tokio::sync::oneshot;
 
 /// What the detecting thread is told by others.
@@ -82,7 +82,7 @@ enum Message {
     /// A person's order.
     Order(OrderRequest),
     /// A piece of the indicators to put in its place; the one that was there goes back.
-    Piece(Box<Piece>, SyncSender<Piece>),
+    Piece(Box<Piece>, Sender<Piece>),
     /// An order whose seal held, from the centre.
     Centre(Box<Verified<Order>>, oneshot::Sender<OrderOutcome>),
     /// The collector took the receipt of a cut that is on trial.

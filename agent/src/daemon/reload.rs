@@ -8,13 +8,14 @@ use crate::chain::causes;
 use crate::clock;
 use crate::control::{Answer, ReloadRequest};
 use crate::metrics::Metrics;
+use crate::queue::{Receiver, Sender, bounded, channel};
 use crate::rules::{InForce, ReplaceRulesError, Replacement, RuleSources};
 use sekisho_engine::rules::Rules;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 /// How often the files are looked at.
@@ -133,7 +134,7 @@ impl Reading {
         self.sources.now = Some(clock::now());
         let mut replacement = Replacement::begin(self.sources.clone(), &self.in_force, force)?;
         while let Some(piece) = replacement.next_piece()? {
-            let (back, old) = sync_channel(1);
+            let (back, old) = bounded(1);
             self.inbox.send(Message::Piece(Box::new(piece), back));
             // What was in its place is dropped here, where nobody waits.
             if old.recv_timeout(EXCHANGE_WITHIN).is_err() {

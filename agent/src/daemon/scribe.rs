@@ -11,12 +11,13 @@ use crate::guardian::{Asker, Guardian};
 use crate::host::owner::Owners;
 use crate::host::recent::follow;
 use crate::journal::JournalHandle;
+use crate::queue::{Receiver, Sender, bounded};
 use sekisho_schema::event::Gap;
 use sekisho_schema::{Body, FlowKey, Process, Record};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ enum Job {
 /// The way to the thread; it ends, with everything handed over, when this is gone.
 pub(super) struct Scribe {
     /// None when the system gave no thread: then nothing is named.
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<Sender<Job>>,
     /// Findings for whose program nobody looked, not yet told.
     unnamed: Arc<AtomicU64>,
     journal: JournalHandle,
@@ -69,7 +70,7 @@ pub(super) struct Scribe {
 
 impl Scribe {
     pub(super) fn spawn(journal: JournalHandle, inbox: Inbox, guardian: Guardian) -> Self {
-        let (jobs, work) = sync_channel(WAITING);
+        let (jobs, work) = bounded(WAITING);
         let (to, back) = (journal.clone(), inbox.clone());
         let unnamed = Arc::new(AtomicU64::new(0));
         let mut naming = Naming {

@@ -19,6 +19,7 @@ use crate::host::geoip::Places;
 use crate::host::own_cgroups;
 use crate::journal::{JournalHandle, JournalOptions, spawn};
 use crate::metrics::Metrics;
+use crate::queue::{Receiver, channel};
 use crate::rules::RuleSources;
 use crate::state::{LoadedPolicy, PolicyOrigin, load_anchors, load_policy, private_dir};
 use crate::sync::{Identity, SyncState};
@@ -33,7 +34,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -280,7 +280,7 @@ fn detect(
     watch: Watch,
     mut judge: Judge,
     inbox: &Receiver<Message>,
-    ready: &std::sync::mpsc::Sender<Mode>,
+    ready: &crate::queue::Sender<Mode>,
 ) -> RunOutcome {
     judge.realtime = crate::realtime::ask_for_realtime();
     judge.shared.learn_facts([("scheduling".to_owned(), judge.realtime.clone())]);

@@ -6,9 +6,9 @@ use super::{Drifted, Inbox, Message};
 use crate::chain::causes;
 use crate::enforce::Ownership;
 use crate::guardian::{AskGuardianError, Asker, Event, Guardian, listen};
+use crate::queue::{Receiver, Sender, channel};
 use sekisho_schema::{Containment, Scope};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// A guardian that is gone is called again after this.

@@ -9,13 +9,13 @@ use crate::clock;
 use crate::control::InterfaceStatus;
 use crate::enforce::LOG_GROUP;
 use crate::host::interfaces::{Interface, interfaces, on_link, own_addresses, uplinks};
+use crate::queue::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use sekisho_engine::{HostFact, Input};
 use sekisho_schema::{Span, Timestamp};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// The waker's token; captures have those above it.

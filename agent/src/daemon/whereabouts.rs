@@ -5,11 +5,11 @@
 
 use super::{Inbox, Message};
 use crate::chain::causes;
+use crate::queue::channel;
 use crate::state::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// Name of the file in the state directory.
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn inbox() -> (Inbox, std::sync::mpsc::Receiver<Message>, mio::Poll) {
+    fn inbox() -> (Inbox, crate::queue::Receiver<Message>, mio::Poll) {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
         let (sender, receiver) = channel();

@@ -3,13 +3,13 @@
 use super::pcapng::pcapng;
 use super::ring::Selection;
 use crate::chain::causes;
+use crate::queue::{Receiver, Sender, bounded};
 use crate::state::{private_dir, write_atomically};
 use sekisho_schema::event::{Ancestor, EvidenceFile, Gap};
 use sekisho_schema::sealed::hex;
 use sekisho_schema::{Body, ContainmentId, Record, Timestamp};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Findings that wait to be written down; more are counted as lost, nobody waits.
 const WAITING: usize = 16;
@@ -34,7 +34,7 @@ pub struct Freeze {
 /// The way to the thread; it ends when the last of these is gone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    jobs: SyncSender<Freeze>,
+    jobs: Sender<Freeze>,
 }
 
 impl Store {
@@ -47,7 +47,7 @@ impl Store {
         cap_bytes: u64,
         tell: impl Fn(Record) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (jobs, work) = sync_channel(WAITING);
+        let (jobs, work) = bounded(WAITING);
         std::thread::Builder::new()
             .name("evidence".to_owned())
             .spawn(move || run(&dir, cap_bytes, &work, &tell))?;
@@ -154,8 +154,8 @@ fn trim(dir: &Path, cap_bytes: u64) -> std::io::Result<u64> {
 mod tests {
     use super::super::Kept;
     use super::*;
+    use crate::queue::channel;
     use sekisho_engine::wire::LinkType;
-    use std::sync::mpsc::channel;
     use std::time::Duration;
 
     fn freeze(name: &str) -> Freeze {

@@ -7,6 +7,7 @@ use super::seat::{Facts, Seat};
 use crate::bpf::{BPF_FS, Denial, Openers, Spared, Wanted, boot_nanos};
 use crate::chain::causes;
 use crate::clock;
+use crate::queue::{Receiver, Sender};
 use crate::target::sockets::{ALL_STATES, Diagnosis};
 use crate::target::workload::{listed_inodes, sockets_of};
 use crate::target::{AskKernelError, MAX_LEVEL, processes};
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 /// How often what is refused is looked at when nothing changes.
@@ -95,7 +96,7 @@ pub(super) enum Told {
     /// Something is held, or not any more.
     Changed,
     /// An agent is about to open packet sockets; the answer comes when it may.
-    Spare(u32, SyncSender<()>),
+    Spare(u32, Sender<()>),
 }
 
 /// The thread's own state.
@@ -124,7 +125,7 @@ pub(super) fn run(seat: Arc<Seat>, told: &Receiver<Told>) {
     loop {
         denier.follow();
         for done in waiting.drain(..) {
-            let _ = SyncSender::send(&done, ());
+            let _ = Sender::send(&done, ());
         }
         let first = match told.recv_timeout(LOOK) {
             Ok(first) => Some(first),

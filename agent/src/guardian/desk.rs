@@ -12,6 +12,7 @@ use super::wire::{
 };
 use crate::chain::causes;
 use crate::enforce::{Drift, Enforcer, KnownHand, Look, NEW_RAW_SOCKETS, NetlinkError, Plan};
+use crate::queue::{bounded, channel};
 use rustix::net::sockopt::socket_peercred;
 use sekisho_schema::{FlowKey, Transport};
 use std::fs;
@@ -21,7 +22,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{RecvTimeoutError, channel, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -272,7 +273,7 @@ fn receive(
 
 /// Tells a listener what happens, until it is gone.
 fn tell(mut link: Link, seat: &Seat) -> io::Result<()> {
-    let (events, heard) = sync_channel(MOST_EVENTS);
+    let (events, heard) = bounded(MOST_EVENTS);
     seat.listen(events);
     if seat.is_alive() {
         link.send_json(&Event::Present { state: seat.see(|facts| facts.state.clone()) })?;

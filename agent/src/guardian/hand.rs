@@ -14,6 +14,7 @@ use super::wire::{
 use crate::chain::causes;
 use crate::clock;
 use crate::enforce::{ApplyError, Enforcer, NetlinkError, Plan, packet_log};
+use crate::queue::Receiver;
 use crate::target::needs_target;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Scope, Span, Timestamp};
@@ -24,7 +25,6 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// Longest wait for the rest of what a caller began to say.

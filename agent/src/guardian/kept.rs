@@ -6,6 +6,7 @@ use super::seat::Seat;
 use super::wire::bare;
 use crate::clock;
 use crate::enforce::Plan;
+use crate::queue::Receiver;
 use sekisho_schema::{ContainmentId, ContainmentSet, Measure, Scope, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +14,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 /// Name of the file below `[paths] state`.

@@ -4,11 +4,12 @@ use super::deny::Told;
 use super::wire::{Event, State};
 use crate::bpf::Openers;
 use crate::enforce::{Eye, Plan};
+use crate::queue::{Sender, bounded};
 use crate::target::Targets;
 use sekisho_schema::{ContainmentId, ContainmentSet, Scope};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::mpsc::{Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ pub(super) enum Wish {
 /// The one thing that all threads hold.
 pub(super) struct Seat {
     facts: Mutex<Facts>,
-    listeners: Mutex<Vec<SyncSender<Event>>>,
+    listeners: Mutex<Vec<Sender<Event>>>,
     /// Ends of live connections of the agent, by the kernel's own list: never cut.
     lifelines: Mutex<BTreeSet<IpAddr>>,
     wishes: Mutex<Sender<Wish>>,
@@ -130,7 +131,7 @@ impl Seat {
 
     /// Has an agent's own packet sockets spared before it opens them.
     pub(super) fn spare(&self, pid: u32) {
-        let (done, is_done) = sync_channel(1);
+        let (done, is_done) = bounded(1);
         if whole(&self.deny).send(Told::Spare(pid, done)).is_ok() {
             let _ = is_done.recv_timeout(SPARED_WITHIN);
         }
@@ -144,7 +145,7 @@ impl Seat {
         }
     }
 
-    pub(super) fn listen(&self, to: SyncSender<Event>) {
+    pub(super) fn listen(&self, to: Sender<Event>) {
         whole(&self.listeners).push(to);
     }
 

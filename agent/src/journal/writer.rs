@@ -7,10 +7,11 @@ use super::cursor::Cursor;
 use super::is_first_class;
 use super::segment::{Journal, JournalError, JournalOptions, journal_gap};
 use crate::clock;
+use crate::queue::{Receiver, Sender, bounded};
 use sekisho_schema::{Action, Body, Envelope, Record};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -73,7 +74,7 @@ impl JournalHealth {
 /// The way into the journal.
 #[derive(Clone, Debug)]
 pub struct JournalHandle {
-    queue: SyncSender<Record>,
+    queue: Sender<Record>,
     health: Arc<JournalHealth>,
     queued: Arc<AtomicUsize>,
 }
@@ -120,7 +121,7 @@ pub fn spawn(
     boot: &str,
     stored: impl Fn(&Envelope) + Send + 'static,
 ) -> std::io::Result<(JournalHandle, JoinHandle<()>)> {
-    let (queue, records) = sync_channel(QUEUE);
+    let (queue, records) = bounded(QUEUE);
     let health = Arc::new(JournalHealth::default());
     let queued = Arc::new(AtomicUsize::new(0));
     let writer = Writer {
@@ -331,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_flood_leaves_room_for_what_tells_of_a_cut() {
-        let (queue, records) = sync_channel(QUEUE);
+        let (queue, records) = bounded(QUEUE);
         let health = Arc::new(JournalHealth::default());
         let handle = JournalHandle { queue, health: Arc::clone(&health), queued: Arc::default() };
         let gap = Gap { cause: "capture-drop".to_owned(), count: 1, detail: String::new() };

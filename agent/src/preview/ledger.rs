@@ -5,6 +5,7 @@ use super::row::{Hour, Row};
 use crate::chain::causes;
 use crate::clock;
 use crate::enforce::Plan;
+use crate::queue::{Receiver, Sender, bounded};
 use crate::state::{private_dir, write_atomically};
 use sekisho_engine::learn::FlowEnd;
 use sekisho_schema::event::Preview;
@@ -12,7 +13,7 @@ use sekisho_schema::{ContainmentId, Scope, Span, Timestamp};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 /// Batches of flows, and questions, that may wait; more are counted and forgotten.
@@ -73,7 +74,7 @@ enum Job {
 
 /// The way to the thread; it ends, and writes down what it has, when this is gone.
 pub struct Ledger {
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     lost: u64,
 }
 
@@ -83,7 +84,7 @@ impl Ledger {
     /// # Errors
     /// When the system gives no thread.
     pub fn spawn(dir: PathBuf) -> std::io::Result<Self> {
-        let (jobs, work) = sync_channel(WAITING);
+        let (jobs, work) = bounded(WAITING);
         std::thread::Builder::new().name("traffic".to_owned()).spawn(move || {
             let hour = Hour::of(clock::now());
             let mut keeping = Keeping { current: resume(&dir, hour), dir, dirty: false };
@@ -315,8 +316,8 @@ fn trim(dir: &Path, now: i64) -> std::io::Result<()> {
 mod tests {
     use super::super::row::tests::flow;
     use super::*;
+    use crate::queue::channel;
     use sekisho_schema::finding::Direction;
-    use std::sync::mpsc::channel;
 
     fn ask(ledger: &Ledger, scope: &str) -> Preview {
         let (sender, answer) = channel();
