@@ -2,8 +2,8 @@
 //!
 //! The channels of the standard library let go of the core and look again where the other side was interrupted in the
 //! middle of a hand-over. A thread of class SCHED_FIFO that does so on the core of the thread it waits for keeps it from
-//! ever running: frames waited 0.8 s, until the kernel's limit for that class (950 ms of a second) struck. Here whoever
-//! finds the other side busy sleeps. Errors are those of the standard library's channels.
+//! ever running: frames waited 0.8 s, until the kernel's limit for that class struck (950 ms of a second, sched(7)). Here
+//! whoever finds the other side busy sleeps. Errors are those of the standard library's channels.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -223,6 +223,7 @@ impl<T> fmt::Debug for Receiver<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::time::{ClockId, clock_gettime};
     use std::thread;
 
     #[test]
@@ -242,6 +243,28 @@ mod tests {
         }
         assert_eq!(next, [20_000; 4]);
         threads.into_iter().for_each(|one| one.join().unwrap());
+    }
+
+    #[test]
+    fn whoever_finds_the_other_side_busy_sleeps() {
+        let (sender, receiver) = bounded(8);
+        let cpu = || {
+            let spent = clock_gettime(ClockId::ThreadCPUTime);
+            Duration::try_from(spent).unwrap()
+        };
+        let busy = receiver.0.state();
+        let (waited, spent) = thread::scope(|scope| {
+            let finding = scope.spawn(|| {
+                let (began, before) = (Instant::now(), cpu());
+                sender.try_send(1).unwrap();
+                (began.elapsed(), cpu() - before)
+            });
+            thread::sleep(Duration::from_millis(300));
+            drop(busy);
+            finding.join().unwrap()
+        });
+        assert!(waited > Duration::from_millis(200), "it did not find it busy: {waited:?}");
+        assert!(spent < Duration::from_millis(20), "{spent:?} of {waited:?}");
     }
 
     #[test]

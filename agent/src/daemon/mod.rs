@@ -48,6 +48,7 @@ mod whereabouts;
 
 pub use start::{RunOutcome, prepare, run};
 
+use crate::clock;
 use crate::control::{OrderRequest, PreviewRequest, ReloadRequest};
 use crate::queue::Sender;
 use crate::sync::OrderOutcome;
@@ -55,7 +56,7 @@ use sekisho_engine::detect::indicator_set::Piece;
 use sekisho_engine::rules::{Rules, SourceCounts};
 use sekisho_schema::order::Order;
 use sekisho_schema::{
-    ContainmentId, Coverage, FlowKey, Policy, Process, Proof, Record, Timestamp, Verified,
+    Body, ContainmentId, Coverage, FlowKey, Policy, Process, Proof, Record, Timestamp, Verified,
 };
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -144,5 +145,10 @@ impl Inbox {
             // A waker that fails delays the message until the next frame or second.
             let _ = self.waker.wake();
         }
+    }
+
+    /// Has something written down as of now.
+    fn tell(&self, body: Body) {
+        self.send(Message::Record(Box::new(Record { at: clock::now(), body })));
     }
 }

@@ -14,7 +14,7 @@ use crate::guardian::{AskGuardianError, Guardian, KnownLink};
 use crate::metrics::Metrics;
 use crate::queue::{Receiver, Sender, channel};
 use sekisho_schema::event::Gap;
-use sekisho_schema::{Body, Record, Timestamp};
+use sekisho_schema::{Body, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -326,8 +326,6 @@ impl Holding {
     }
 
     fn tell_gap(&self, cause: &str, count: u64, detail: String) {
-        let gap = Gap { cause: cause.to_owned(), count, detail };
-        self.inbox
-            .send(Message::Record(Box::new(Record { at: clock::now(), body: Body::Gap(gap) })));
+        self.inbox.tell(Body::Gap(Gap { cause: cause.to_owned(), count, detail }));
     }
 }

@@ -5,7 +5,6 @@
 
 use super::{Inbox, Message};
 use crate::chain::causes;
-use crate::clock;
 use crate::evidence::{Freeze, Glance, Store, tree};
 use crate::guardian::{Asker, Guardian};
 use crate::host::owner::Owners;
@@ -29,10 +28,10 @@ const OPENER_REST: Duration = Duration::from_secs(5);
 /// Time within each second that may go into looking for owners: in a flood of findings most stay without a name, and
 /// none waits for long.
 const ASKING: Duration = Duration::from_millis(250);
+/// Findings for whose program nobody looked are told of at most so often, all at once.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of frames that are frozen for a finding.
 const FROZEN_BYTES: usize = 4 << 20;
-/// Those are told of at most so often, all at once.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A record on its way to the journal.
 pub(super) struct Entry {
@@ -163,8 +162,7 @@ fn tell_unnamed(unnamed: &AtomicU64, inbox: &Inbox) {
         "{count} findings name no program: looking for programs may take {} ms of each second",
         ASKING.as_millis()
     );
-    let body = Body::Gap(Gap { cause: "owner".to_owned(), count, detail });
-    inbox.send(Message::Record(Box::new(Record { at: clock::now(), body })));
+    inbox.tell(Body::Gap(Gap { cause: "owner".to_owned(), count, detail }));
 }
 
 fn keep(frozen: Frozen, inbox: &Inbox) {
@@ -177,8 +175,7 @@ fn keep(frozen: Frozen, inbox: &Inbox) {
     });
     if !is_kept {
         let detail = format!("the frames of finding {finding} were not kept: too many wait");
-        let body = Body::Gap(Gap { cause: "evidence".to_owned(), count: 1, detail });
-        inbox.send(Message::Record(Box::new(Record { at: clock::now(), body })));
+        inbox.tell(Body::Gap(Gap { cause: "evidence".to_owned(), count: 1, detail }));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::control::{ReloadRequest, Serving, serve_control, serve_metrics};
 use crate::drill::Schedule;
 use crate::sync;
 use rustls::ClientConfig;
-use sekisho_schema::{Body, Record};
+use sekisho_schema::Body;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -127,12 +127,9 @@ async fn rehearse(mut drills: Schedule, shared: Arc<Shared>) {
             continue;
         }
         next = tokio::time::Instant::now() + LOOK_AT_DRILLS;
-        let now = clock::now();
-        for report in tokio::task::block_in_place(|| drills.look(now)) {
+        for report in tokio::task::block_in_place(|| drills.look(clock::now())) {
             tracing::error!(drill = %report.name, detail = %report.detail, "a drill is overdue");
-            shared
-                .inbox
-                .send(Message::Record(Box::new(Record { at: now, body: Body::Drill(report) })));
+            shared.inbox.tell(Body::Drill(report));
         }
     }
 }

@@ -145,10 +145,7 @@ impl Shared {
             why: Some(why),
             in_force,
         };
-        self.inbox.send(Message::Record(Box::new(Record {
-            at: clock::now(),
-            body: Body::Policy(change),
-        })));
+        self.inbox.tell(Body::Policy(change));
     }
 }
 
@@ -309,10 +306,7 @@ impl Hooks for Shared {
             why: Some(format!("order {id} from the centre: {why}")),
             in_force,
         };
-        self.inbox.send(Message::Record(Box::new(Record {
-            at: clock::now(),
-            body: Body::Policy(change),
-        })));
+        self.inbox.tell(Body::Policy(change));
     }
 
     fn confirmed(&self, containment: ContainmentId) {
@@ -347,10 +341,7 @@ impl Hooks for Shared {
             why: Some(format!("from the collector: {why}")),
             in_force,
         };
-        self.inbox.send(Message::Record(Box::new(Record {
-            at: clock::now(),
-            body: Body::Policy(change),
-        })));
+        self.inbox.tell(Body::Policy(change));
     }
 
     fn fleet(&self, of: u32, left: u32) {

@@ -2,14 +2,13 @@
 
 use super::{Judge, Message};
 use crate::chain::causes;
-use crate::clock;
 use crate::config::Config;
 use crate::control::{Answer, PreviewRequest};
 use crate::daemon::scribe::Frozen;
 use crate::evidence::{Freeze, Recent, Selection, Store, tree};
 use crate::preview::{Ask, Ledger};
 use sekisho_engine::wire::Frame;
-use sekisho_schema::{Action, Body, ContainmentId, Finding, Record, Scope, Span};
+use sekisho_schema::{Action, Body, ContainmentId, Finding, Scope, Span};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -139,10 +138,7 @@ impl Judge {
             containment: Some(containment),
             live: self.engine.live_flows(),
             tell: Box::new(move |preview| match preview {
-                Ok(preview) => inbox.send(Message::Record(Box::new(Record {
-                    at: clock::now(),
-                    body: Body::Preview(Box::new(preview)),
-                }))),
+                Ok(preview) => inbox.tell(Body::Preview(Box::new(preview))),
                 Err(error) => {
                     tracing::warn!(error = %causes(&error), "cannot preview a cut");
                 }
