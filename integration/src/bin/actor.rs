@@ -13,6 +13,7 @@ fn main() {
     let arguments = Arguments::parse(words);
     match role.as_str() {
         "backup" => http::backup(&arguments),
+        "bare-cut" => listen::bare_cut(&arguments),
         "browse" => http::browse(&arguments),
         "capture" => listen::capture(&arguments),
         "count" => listen::count(&arguments),

@@ -3,7 +3,9 @@
 //! `time-to-contain [--runs N | --short] [--idle] [--back-to-back] [--json]`: each run is a PlugX probe to a fresh
 //! destination that the agent cuts, with a CPU hog on every core unless told `--idle`; with `--back-to-back` the next
 //! begins while the proof of the last is still under way. Beside it, in the same namespace, what a forked `nft add
-//! element` takes for such a cut; and the same agent where the system refuses it SCHED_FIFO.
+//! element` takes for such a cut; what it takes somebody who decides nothing (a frame wakes a SCHED_FIFO thread, which
+//! sends a message that was prepared beforehand), by which the goal is scaled where that is slow; and the same agent where
+//! the system refuses it SCHED_FIFO.
 
 #![allow(
     clippy::expect_used,
@@ -23,6 +25,8 @@ use std::time::Duration;
 
 /// Goal G8, in microseconds: half of the cuts, and all but one in a hundred.
 const GOAL_US: [f64; 2] = [300.0, 1_000.0];
+/// What half of the bare cuts took where the goal was given, in microseconds (performance.md of the design: 0.13 to 0.15 ms).
+const BARE_US: f64 = 140.0;
 /// Between a run and the look for its receipt.
 const REST: Duration = Duration::from_millis(20);
 /// Few runs beside other load: the short form fails at this multiple.
@@ -62,7 +66,7 @@ fn main() -> ExitCode {
     let refused = measure(&options, options.runs.min(40), &NO_REALTIME);
     let faults = faults(&options, &granted, &refused);
     if options.json {
-        let of = |told: &Told| json!({"runs": told.runs, "missed": told.missed(), "says": told.says, "sekisho": told.contained.facts(), "forked_nft": told.forked.facts()});
+        let of = |told: &Told| json!({"runs": told.runs, "missed": told.missed(), "says": told.says, "sekisho": told.contained.facts(), "bare": told.bare.facts(), "forked_nft": told.forked.facts()});
         println!("{}", json!({"granted": of(&granted), "refused": of(&refused), "faults": faults}));
     } else {
         let load = if options.hogs { "a CPU hog on every core" } else { "an idle machine" };
@@ -70,6 +74,9 @@ fn main() -> ExitCode {
             "Sekisho: deciding frame to kernel acknowledgement, {load}; status says {}",
             granted.says
         ));
+        granted.bare.print(
+            "a bare cut: no decision, a message prepared beforehand; in turns with the above",
+        );
         granted
             .forked
             .print("forked `nft add element`, the same cut, the same namespace, the same load");
@@ -88,6 +95,7 @@ fn main() -> ExitCode {
 struct Told {
     runs: u32,
     contained: Times,
+    bare: Times,
     forked: Times,
     /// What `status` says of how its detecting thread and its guardian are scheduled.
     says: Value,
@@ -96,6 +104,11 @@ struct Told {
 impl Told {
     fn missed(&self) -> usize {
         self.runs as usize - self.contained.len()
+    }
+
+    /// How much slower than there a bare cut is here; one where it is not.
+    fn slowness(&self) -> f64 {
+        (self.bare.micros(0.5) / BARE_US).max(1.0)
     }
 }
 
@@ -123,7 +136,7 @@ fn faults(options: &Options, granted: &Told, refused: &Told) -> Vec<String> {
     if !options.pause {
         return faults;
     }
-    let slack = if options.short { SLACK } else { 1.0 };
+    let slack = granted.slowness() * if options.short { SLACK } else { 1.0 };
     for (share, goal) in [0.5, 0.99].into_iter().zip(GOAL_US) {
         let is = granted.contained.micros(share);
         if is > goal * slack {
@@ -147,6 +160,8 @@ fn measure(options: &Options, runs: u32, wrapper: &[&str]) -> Told {
     let _c2 = network.c2.actor(&["plugx-c2", "--settings", "443=T1"]);
     let mut implant = network.web.actor(&["knock", "--setting", "T1"]);
     let mut nft = network.web.actor(&["nft-loop"]);
+    let bare_to = format!("{MANY_C2}.9.9");
+    let mut bare_cut = network.web.actor(&["bare-cut", "--dev", "eth0", "--to", &bare_to]);
     let _hogs = options.hogs.then(|| network.db.actor(&["hog"]));
     let told = |address: &str| {
         let scope = format!("dest:{address}");
@@ -157,7 +172,8 @@ fn measure(options: &Options, runs: u32, wrapper: &[&str]) -> Told {
             })
         })
     };
-    let (mut receipts, mut addresses, mut forked) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut receipts, mut addresses) = (Vec::new(), Vec::new());
+    let (mut forked, mut bare) = (Vec::new(), Vec::new());
     for nth in 0..runs {
         let address = format!("{MANY_C2}.{}.{}", 10 + nth / 200, 1 + nth % 200);
         implant.ask(&format!("go {address}:443"));
@@ -173,9 +189,14 @@ fn measure(options: &Options, runs: u32, wrapper: &[&str]) -> Told {
         addresses.push(address);
         // Interleaved, so that both meet the same load.
         if nth % 10 == 9 && wrapper.is_empty() {
-            let took = nft.ask("go 5");
-            forked
-                .extend(took["took_ns"].as_array().into_iter().flatten().filter_map(Value::as_u64));
+            for (who, ask, times) in
+                [(&mut forked, &mut nft, "go 5"), (&mut bare, &mut bare_cut, "go 10")]
+            {
+                let took = ask.ask(times);
+                who.extend(
+                    took["took_ns"].as_array().into_iter().flatten().filter_map(Value::as_u64),
+                );
+            }
         }
     }
     if !options.pause {
@@ -186,6 +207,7 @@ fn measure(options: &Options, runs: u32, wrapper: &[&str]) -> Told {
     Told {
         runs,
         contained: Times::of(receipts.iter().filter_map(nanos).collect()),
+        bare: Times::of(bare),
         forked: Times::of(forked),
         says: json!({"detect": status["capture"]["realtime"], "guardian": status["guardian"]["scheduling"]}),
     }
