@@ -2,13 +2,12 @@
 
 use super::raw::{MARK, TAG};
 use super::{Arguments, leash, now_ns, ready};
-use crate::lab::bare::BareCommit;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
 fn open(device: &str) -> pcap::Capture<pcap::Active> {
     let capture = pcap::Capture::from_device(device)
@@ -127,54 +126,6 @@ pub fn sink(arguments: &Arguments) {
         });
     }
     leash(&ready(), |_| json!({"bytes": bytes.load(Ordering::Relaxed)}));
-}
-
-/// `bare-cut --dev NAME --to ADDR`: answers `go N` with the nanoseconds of N cuts by somebody who decides nothing: from the
-/// kernel's time stamp of a datagram to the acknowledgement of a bare commit, in a thread of class SCHED_FIFO.
-pub fn bare_cut(arguments: &Arguments) {
-    const PORT: u16 = 9;
-    let (device, to) = (arguments.need("dev").to_owned(), arguments.need("to").to_owned());
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let capture = pcap::Capture::from_device(device.as_str()).and_then(|capture| {
-            let capture = capture.immediate_mode(true).snaplen(128).timeout(1000);
-            capture.precision(pcap::Precision::Nano).open()
-        });
-        let mut capture = capture.expect("a capture");
-        capture.filter(&format!("udp dst port {PORT}"), true).expect("a filter");
-        let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
-        let raised = std::process::Command::new("chrt").args(["-f", "-p", "1", &thread]).status();
-        assert!(raised.expect("chrt starts").success(), "root was refused SCHED_FIFO");
-        let mut bare = BareCommit::open();
-        tell.send(0).expect("whoever asks is there");
-        let mut committed = 0;
-        loop {
-            let stamped = match capture.next_packet() {
-                Ok(packet) => packet.header.ts,
-                Err(pcap::Error::TimeoutExpired) => continue,
-                Err(error) => panic!("the capture ended: {error}"),
-            };
-            bare.commit(Ipv4Addr::from_bits(0x6440_0000 + committed));
-            let stamped = stamped.tv_sec as u64 * 1_000_000_000 + stamped.tv_usec as u64;
-            committed += 1;
-            if tell.send(now_ns().saturating_sub(stamped)).is_err() {
-                return;
-            }
-        }
-    });
-    told.recv().expect("the capture is open");
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    leash(&ready(), |question| {
-        let Some(times) = question.strip_prefix("go ").and_then(|n| n.parse::<u32>().ok()) else {
-            return json!({"error": format!("unknown question {question}")});
-        };
-        let took = (0..times).map(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            socket.send_to(b"bare", (to.as_str(), PORT)).expect("a datagram");
-            told.recv_timeout(std::time::Duration::from_secs(5)).expect("a cut")
-        });
-        json!({"took_ns": took.collect::<Vec<u64>>()})
-    });
 }
 
 /// `nft-loop`: answers `go N` with the nanoseconds that each of N forked `nft add element` took, in a table of its own.

@@ -3,6 +3,7 @@
 //! In come arguments and, line by line on standard input, questions; out comes one JSON line per
 //! answer. An actor ends when its standard input closes. It must not know the engine.
 
+pub mod bare;
 pub mod cipher;
 pub mod dns;
 pub mod forged;

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a laboratory fails loudly")]
 
 use sekisho_integration::actors::{
-    Arguments, dns, forward, http, implant, intruder, leash, listen, load, raw, ready, talk,
+    Arguments, bare, dns, forward, http, implant, intruder, leash, listen, load, raw, ready, talk,
 };
 use sekisho_integration::lab::sweep;
 
@@ -13,7 +13,7 @@ fn main() {
     let arguments = Arguments::parse(words);
     match role.as_str() {
         "backup" => http::backup(&arguments),
-        "bare-cut" => listen::bare_cut(&arguments),
+        "bare-cut" => bare::bare_cut(&arguments),
         "browse" => http::browse(&arguments),
         "capture" => listen::capture(&arguments),
         "count" => listen::count(&arguments),

@@ -19,7 +19,7 @@
 )]
 
 use sekisho_agent::enforce::{Enforcer, Plan};
-use sekisho_integration::lab::bare::BareCommit;
+use sekisho_integration::actors::bare::BareCommit;
 use sekisho_integration::lab::figures::Times;
 use sekisho_integration::topology::{COLLECTOR, CUSTOMERS, MANY_C2, WEB};
 use sekisho_integration::{Actor, AgentSetup, Network, Node, PolicyText, wait_until};
@@ -118,6 +118,12 @@ impl Row {
     fn print(&self) {
         self.commit.print(&format!("one cut = one commit, {}", self.beside));
         println!("  a bare commit, in turns with it {}", self.bare.line());
+        println!(
+            "  {:.2} times a bare commit; goal here {:.1} and {:.1} µs",
+            self.commit.micros(0.5) / self.bare.micros(0.5),
+            COMMIT_US[0] * self.slowness(),
+            COMMIT_US[1] * self.slowness(),
+        );
         println!("  forked `nft add element`        {}", self.forked.line());
         println!("  a script that follows a log     {}\n", self.script.line());
     }

@@ -3,7 +3,6 @@
 //! In comes a topology; out come [`Node`]s. It must not know what runs in them.
 
 pub mod agent;
-pub mod bare;
 pub mod battery;
 pub mod bins;
 pub mod collector;

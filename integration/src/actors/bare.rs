@@ -2,11 +2,14 @@
 //!
 //! A goal in microseconds says something of one machine only. The same goal as a multiple of this holds for all.
 
+use super::{Arguments, leash, now_ns, ready};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink, socket_with};
-use std::net::Ipv4Addr;
+use serde_json::json;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Instant;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 /// Messages (linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h).
 const BATCH_BEGIN: u16 = 0x10;
@@ -100,4 +103,52 @@ fn message(batch: &mut Vec<u8>, kind: u16, flags: u16, head: [u8; 4], body: &[u8
     batch.extend_from_slice(&[0; 8]);
     batch.extend_from_slice(&head);
     batch.extend_from_slice(body);
+}
+
+/// `bare-cut --dev NAME --to ADDR`: answers `go N` with the nanoseconds of N cuts by somebody who decides nothing: from the
+/// kernel's time stamp of a datagram to the acknowledgement of a bare commit, in a thread of class SCHED_FIFO.
+pub fn bare_cut(arguments: &Arguments) {
+    const PORT: u16 = 9;
+    let (device, to) = (arguments.need("dev").to_owned(), arguments.need("to").to_owned());
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let capture = pcap::Capture::from_device(device.as_str()).and_then(|capture| {
+            let capture = capture.immediate_mode(true).snaplen(128).timeout(1000);
+            capture.precision(pcap::Precision::Nano).open()
+        });
+        let mut capture = capture.expect("a capture");
+        capture.filter(&format!("udp dst port {PORT}"), true).expect("a filter");
+        let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+        let raised = Command::new("chrt").args(["-f", "-p", "1", &thread]).status();
+        assert!(raised.expect("chrt starts").success(), "root was refused SCHED_FIFO");
+        let mut bare = BareCommit::open();
+        tell.send(0).expect("whoever asks is there");
+        let mut committed = 0;
+        loop {
+            let stamped = match capture.next_packet() {
+                Ok(packet) => packet.header.ts,
+                Err(pcap::Error::TimeoutExpired) => continue,
+                Err(error) => panic!("the capture ended: {error}"),
+            };
+            bare.commit(Ipv4Addr::from_bits(0x6440_0000 + committed));
+            let stamped = stamped.tv_sec as u64 * 1_000_000_000 + stamped.tv_usec as u64;
+            committed += 1;
+            if tell.send(now_ns().saturating_sub(stamped)).is_err() {
+                return;
+            }
+        }
+    });
+    told.recv().expect("the capture is open");
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    leash(&ready(), |question| {
+        let Some(times) = question.strip_prefix("go ").and_then(|n| n.parse::<u32>().ok()) else {
+            return json!({"error": format!("unknown question {question}")});
+        };
+        let took = (0..times).map(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            socket.send_to(b"bare", (to.as_str(), PORT)).expect("a datagram");
+            told.recv_timeout(Duration::from_secs(5)).expect("a cut")
+        });
+        json!({"took_ns": took.collect::<Vec<u64>>()})
+    });
 }
