@@ -84,6 +84,9 @@ struct Told {
     findings: usize,
     withheld_by_the_fuse: usize,
     pages: usize,
+    /// Findings that something was decided about, and how many have their frames.
+    decided: u64,
+    framed: u64,
     /// What was not seen or not told one by one, by cause.
     gaps: BTreeMap<String, u64>,
 }
@@ -95,10 +98,13 @@ fn told(agent: &Agent) -> Told {
             Body::Finding(finding) => {
                 told.findings += 1;
                 let decision = &finding.decision;
+                let is_decided = matches!(decision.action, Action::Contain | Action::Withhold);
+                told.decided += u64::from(is_decided && finding.flow.is_some());
                 told.withheld_by_the_fuse += usize::from(
                     decision.action == Action::Withhold && decision.reason == Some(Reason::Budget),
                 );
             }
+            Body::Evidence(_) => told.framed += 1,
             Body::Gap(gap) => {
                 told.pages += usize::from(gap.cause == "fuse");
                 *told.gaps.entry(gap.cause).or_default() += gap.count;
@@ -140,6 +146,18 @@ fn settle(agent: &Agent) -> Told {
     last
 }
 
+/// Each finding that something was decided about has its frames, or is among those of which it is told that they have none.
+fn assert_framed_or_told(agent: &Agent) {
+    let mut last = Told::default();
+    let is_whole = wait_until(Duration::from_secs(20), || {
+        last = told(agent);
+        let without = last.gaps.get("evidence").copied().unwrap_or(0);
+        (last.framed > 0 && last.framed + without >= last.decided).then_some(())
+    });
+    assert!(is_whole.is_some(), "findings without frames and without a word: {last:?}");
+    assert!(last.framed < last.decided, "the attack was meant to be more than frames are kept of");
+}
+
 #[test]
 fn a_thousand_forged_triggers_cut_no_more_destinations_than_the_fuse_lets() {
     let network = Network::build();
@@ -160,6 +178,7 @@ fn a_thousand_forged_triggers_cut_no_more_destinations_than_the_fuse_lets() {
     println!("{told:?}, {} automatic cuts", cuts.len());
     assert!(told.findings >= 900, "the triggers were seen: {told:?}");
     assert!(told.withheld_by_the_fuse > 0, "the fuse held cuts back: {told:?}");
+    assert_framed_or_told(&agent);
     assert_eq!(told.pages, 1, "whoever is on duty is told once: {told:?}");
     assert!(!cuts.is_empty() && cuts.len() <= 20, "{} cuts began by themselves", cuts.len());
     assert!(cuts.values().all(|cut| cut.level == 3), "{cuts:?}");

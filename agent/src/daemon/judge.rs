@@ -382,7 +382,10 @@ impl Judge {
             Message::Reloaded { counts, refused, forced_by } => {
                 self.reloaded(&counts, refused, forced_by);
             }
-            Message::Stop => return false,
+            Message::Stop => {
+                self.tell_unframed();
+                return false;
+            }
         }
         true
     }
@@ -480,6 +483,7 @@ impl Judge {
         }
         self.stand_down();
         self.pass_flows_on();
+        self.tell_unframed();
         self.tend_learning(capture, now);
         self.chores(now);
         self.measure(capture);

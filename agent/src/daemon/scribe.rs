@@ -5,6 +5,7 @@
 
 use super::{Inbox, Message};
 use crate::chain::causes;
+use crate::clock;
 use crate::evidence::{Freeze, Glance, Store, tree};
 use crate::guardian::{Asker, Guardian};
 use crate::host::owner::Owners;
@@ -122,11 +123,19 @@ fn run(naming: &mut Naming, work: &Receiver<Job>, journal: &JournalHandle, inbox
         let job = match work.recv_timeout(TELL_EVERY) {
             Ok(job) => Some(job),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                // Nobody reads messages any more.
+                if let Some(body) = unnamed(&naming.unnamed) {
+                    journal.record(Record { at: clock::now(), body });
+                }
+                return;
+            }
         };
         if told.elapsed() >= TELL_EVERY {
             told = Instant::now();
-            tell_unnamed(&naming.unnamed, inbox);
+            if let Some(body) = unnamed(&naming.unnamed) {
+                inbox.tell(body);
+            }
         }
         let Some(job) = job else { continue };
         match job {
@@ -153,16 +162,17 @@ fn run(naming: &mut Naming, work: &Receiver<Job>, journal: &JournalHandle, inbox
     }
 }
 
-fn tell_unnamed(unnamed: &AtomicU64, inbox: &Inbox) {
-    let count = unnamed.swap(0, Ordering::Relaxed);
+/// What there is to tell of findings that name no program.
+fn unnamed(count: &AtomicU64) -> Option<Body> {
+    let count = count.swap(0, Ordering::Relaxed);
     if count == 0 {
-        return;
+        return None;
     }
     let detail = format!(
         "{count} findings name no program: looking for programs may take {} ms of each second",
         ASKING.as_millis()
     );
-    inbox.tell(Body::Gap(Gap { cause: "owner".to_owned(), count, detail }));
+    Some(Body::Gap(Gap { cause: "owner".to_owned(), count, detail }))
 }
 
 fn keep(frozen: Frozen, inbox: &Inbox) {

@@ -27,6 +27,8 @@ pub(super) struct Memory {
     flows: Option<Ledger>,
     /// Since when, and how often, frames were frozen.
     frozen: (Instant, u32),
+    /// Findings for which no more frames were frozen, not yet told.
+    unframed: u64,
     /// Cuts whose preview was asked for, and when the last one was.
     previewed: (VecDeque<ContainmentId>, Option<Instant>),
 }
@@ -38,6 +40,7 @@ impl Default for Memory {
             evidence: None,
             flows: None,
             frozen: (Instant::now(), 0),
+            unframed: 0,
             previewed: (VecDeque::new(), None),
         }
     }
@@ -91,6 +94,7 @@ impl Judge {
             self.memory.frozen = (now, 0);
         }
         if self.memory.frozen.1 >= FREEZES {
+            self.memory.unframed += 1;
             return None;
         }
         self.memory.frozen.1 += 1;
@@ -105,6 +109,17 @@ impl Judge {
         };
         let (remote, glance) = (flow.key().remote.ip(), recent.glance());
         Some(Frozen { store: store.clone(), freeze, remote, glance })
+    }
+
+    /// Tells of findings that stand without frames.
+    pub(super) fn tell_unframed(&mut self) {
+        let count = std::mem::take(&mut self.memory.unframed);
+        if count > 0 {
+            let detail = format!(
+                "{count} findings stand without frames: frames are kept for {FREEZES} in each second"
+            );
+            self.gap("evidence", count, detail);
+        }
     }
 
     /// Hands flows that ended to their thread.
