@@ -671,9 +671,8 @@ fn duplicates_and_disorder_end_in_the_state_of_the_latest_set() {
                 .map(|held| (held.id.0, (held.scope, held.until_in)))
                 .collect();
             let after = lab.now();
-            // The kernel reckons in ticks, and a core that its host took away makes up for some at once: a lease may end
-            // that much early. On the edge both are right.
-            let edge = Span::from_millis(40);
+            // The kernel ends a lease up to some milliseconds early: on the edge both are right.
+            let edge = Span::from_millis(15);
             for (id, wanted) in &ledger.held {
                 match held.get(id) {
                     Some((scope, left)) => {
