@@ -373,15 +373,18 @@ impl Elements {
         writer.text(1, TABLE);
         writer.text(2, slot.name());
         let list = writer.nest(3);
+        let owed = crate::clock::behind_ticks();
         for (cell, assert, brief) in cells {
             let element = writer.nest(1);
             // NFTA_SET_ELEM_KEY, _TIMEOUT (ms), _USERDATA
             let key = writer.nest(1);
             writer.attribute(1, cell.key());
             writer.end_nest(&key);
-            if let Some(lease) = assert.map(|assert| assert.lease).or(brief) {
-                let lease = lease.clamp(SHORTEST, LONGEST).as_millis();
-                writer.attribute(4, &u64::try_from(lease).unwrap_or(1).max(1).to_be_bytes());
+            // The kernel counts from its last tick: a lease never ends before its time.
+            let lease = assert.map(|assert| assert.lease.saturating_add(owed));
+            if let Some(lease) = lease.or(brief) {
+                let millis = lease.clamp(SHORTEST, LONGEST).as_nanos().div_ceil(1_000_000);
+                writer.attribute(4, &u64::try_from(millis).unwrap_or(1).to_be_bytes());
             }
             if let Some(assert) = assert {
                 writer.attribute(6, &assert.data());

@@ -392,7 +392,7 @@ impl Enforcer {
         for (cell, hold) in &desired {
             if let Some(held) = self.holding.get(cell).filter(|held| {
                 held.id == hold.id
-                    && near(held.until, hold.until, SAME_END)
+                    && held.lasts_like(hold, now)
                     && (cell.is_shared() || held.measure == hold.measure)
             }) {
                 unwritten.extend((held.until != hold.until).then_some((*cell, held.until)));
@@ -551,6 +551,14 @@ impl Enforcer {
         let found = self.elements.read()?;
         self.remember(found, clock());
         Ok(())
+    }
+}
+
+impl desired::Hold {
+    /// Whether the kernel's end needs no writing: the same, or not far from it while there is time to write it yet.
+    fn lasts_like(&self, wanted: &Self, now: Timestamp) -> bool {
+        self.until == wanted.until
+            || (near(self.until, wanted.until, SAME_END) && self.until.since(now) > SAME_END)
     }
 }
 
