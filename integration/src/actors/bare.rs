@@ -1,6 +1,6 @@
 //! The least that a cut costs on this machine: one element in one set, by a message that was prepared beforehand.
 //!
-//! A goal in microseconds says something of one machine only. The same goal as a multiple of this holds for all.
+//! Beside a figure of ours in microseconds, its multiple of this tells the code from the machine.
 
 use super::{Arguments, leash, now_ns, ready};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink, socket_with};
@@ -61,7 +61,7 @@ impl BareCommit {
         let elements = attribute(3 | NESTED, &element);
         let body = [attribute(1, b"bare\0"), attribute(2, b"cut\0"), elements].concat();
         message(&mut batch, NEW_ELEMENT, CREATE | ACK, [INET, 0, 0, 0], &body);
-        // The key lies before the lease, which is the last: four bytes behind three headers.
+        // The message ends with the four bytes of the key and then the lease: a header of four bytes and eight of time.
         let key_at = batch.len() - 12 - 4;
         message(&mut batch, BATCH_END, 0, [0, 0, subsystem[0], subsystem[1]], &[]);
         Self { socket, batch, key_at, answer: vec![0; 4096] }

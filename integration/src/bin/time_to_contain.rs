@@ -3,9 +3,9 @@
 //! `time-to-contain [--runs N | --short] [--idle] [--back-to-back] [--json]`: each run is a PlugX probe to a fresh
 //! destination that the agent cuts, with a CPU hog on every core unless told `--idle`; with `--back-to-back` the next
 //! begins while the proof of the last is still under way. Beside it, in turns and in the same namespace: what a forked
-//! `nft add element` takes for such a cut, by which the goal is scaled where the machine is slow, as both run cold; and
-//! what it takes somebody who decides nothing (a frame wakes a SCHED_FIFO thread, which sends a message that was prepared
-//! beforehand). Then the same agent where the system refuses it SCHED_FIFO.
+//! `nft add element` takes for such a cut, and what it takes somebody who decides nothing (a frame wakes a SCHED_FIFO
+//! thread, which sends a message that was prepared beforehand). The goals are what they are on every machine. Then the
+//! same agent where the system refuses it SCHED_FIFO.
 
 #![allow(
     clippy::expect_used,
@@ -25,8 +25,6 @@ use std::time::Duration;
 
 /// Goal G8, in microseconds: half of the cuts, and all but one in a hundred.
 const GOAL_US: [f64; 2] = [300.0, 1_000.0];
-/// What half of the forked `nft` took, in microseconds and beside the same load, on the machine for which the goal was given.
-const FORKED_US: f64 = 9_000.0;
 /// Between a run and the look for its receipt.
 const REST: Duration = Duration::from_millis(20);
 /// Few runs beside other load: the short form fails at this multiple.
@@ -75,10 +73,7 @@ fn main() -> ExitCode {
             granted.says
         ));
         println!(
-            "  goal here {:.0} and {:.0} µs: cold code takes {:.2} times what it took where the goal was given; {:.1} times a bare cut, 1/{:.0} of a forked `nft`\n",
-            GOAL_US[0] * granted.slowness(),
-            GOAL_US[1] * granted.slowness(),
-            granted.slowness(),
+            "  half of ours took {:.1} times half of the bare cuts, 1/{:.0} of half of the forked `nft`\n",
             granted.contained.micros(0.5) / granted.bare.micros(0.5),
             granted.forked.micros(0.5) / granted.contained.micros(0.5),
         );
@@ -113,11 +108,6 @@ impl Told {
     fn missed(&self) -> usize {
         self.runs as usize - self.contained.len()
     }
-
-    /// How much slower than there cold code is here; one where it is not.
-    fn slowness(&self) -> f64 {
-        (self.forked.micros(0.5) / FORKED_US).max(1.0)
-    }
 }
 
 fn faults(options: &Options, granted: &Told, refused: &Told) -> Vec<String> {
@@ -144,7 +134,7 @@ fn faults(options: &Options, granted: &Told, refused: &Told) -> Vec<String> {
     if !options.pause {
         return faults;
     }
-    let slack = granted.slowness() * if options.short { SLACK } else { 1.0 };
+    let slack = if options.short { SLACK } else { 1.0 };
     for (share, goal) in [0.5, 0.99].into_iter().zip(GOAL_US) {
         let is = granted.contained.micros(share);
         if is > goal * slack {
