@@ -718,7 +718,8 @@ fn duplicates_and_disorder_end_in_the_state_of_the_latest_set() {
                 let just_over = ledger.over.get(id).is_some_and(|end| end.after(late) > before);
                 assert!(
                     ledger.held.contains_key(id) || just_over,
-                    "sequence {nth}: {id} is held, nobody wants it"
+                    "sequence {nth}: {id} is held, nobody wants it; over {:?}, looked {before:?}, late {late:?}",
+                    ledger.over.get(id)
                 );
             }
         }

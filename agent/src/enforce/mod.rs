@@ -48,13 +48,15 @@ pub use skeleton::{
 use crate::target::Targets;
 use cell::Cell;
 use desired::{Aim, Desired};
-use elements::{Assert, Elements};
+use elements::{Assert, Elements, Found};
 use sekisho_schema::{ContainmentId, ContainmentSet, Measure, Scope, Span, Timestamp};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Ends that differ by less are the same end: reading an element back is not exact, and a commit is not worth it.
 const SAME_END: Span = Span::from_millis(1000);
+/// How long the kernel may hold an element after its end: ticks that were added to its lease, and ticks that are owed.
+const LINGERS: Span = Span::from_millis(250);
 /// How far a remaining lease may be from the desired one before it counts as drift.
 const DRIFT_TOLERANCE: Span = Span::from_secs(3);
 
@@ -405,9 +407,10 @@ impl Enforcer {
         self.tallies(&mut asserts).map_err(kernel)?;
         let mut releases = Vec::new();
         for (cell, hold) in self.holding.iter().filter(|(cell, _)| !desired.contains_key(cell)) {
-            // What has ended needs no commit.
-            if hold.until > now {
-                touched.extend((!cell.is_shared()).then_some(&hold.id));
+            // What has ended long ago needs no commit.
+            if hold.until.after(LINGERS) > now {
+                let counts = hold.until > now && !cell.is_shared();
+                touched.extend(counts.then_some(&hold.id));
                 releases.push(*cell);
             }
         }
@@ -491,11 +494,13 @@ impl Enforcer {
                 }
             }
         }
+        // What the kernel lets go in a moment has ended by our clock.
+        let lingers = |found: &Found| found.left.is_some_and(|left| span(left) <= LINGERS);
         drift.extend(
             found
-                .keys()
-                .filter(|cell| !desired.contains_key(cell))
-                .map(|cell| Drift::Foreign { element: cell.to_string() }),
+                .iter()
+                .filter(|(cell, found)| !desired.contains_key(cell) && !lingers(found))
+                .map(|(cell, _)| Drift::Foreign { element: cell.to_string() }),
         );
         Ok(drift)
     }
