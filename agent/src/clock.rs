@@ -2,6 +2,7 @@
 
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 use sekisho_schema::Timestamp;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The wall clock, the same clock that the kernel stamps frames with.
@@ -17,12 +18,16 @@ pub fn now() -> Timestamp {
 /// Up to two ticks of 1 to 10 ms on an idle machine; 28 ms were seen where a virtual machine's host took the core away
 /// that counts. The coarse clock moves with the count, and its resolution is a tick (clock_getres(2)).
 pub(crate) fn behind_ticks() -> Duration {
-    let nanos = |time: Timespec| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+    // A system call, where the clocks themselves are read without.
+    static TICK: LazyLock<i128> = LazyLock::new(|| nanos(clock_getres(ClockId::MonotonicCoarse)));
     let counted = nanos(clock_gettime(ClockId::MonotonicCoarse));
     let is = nanos(clock_gettime(ClockId::Monotonic));
     // The count stands at the tick before the one at which the coarse clock was read, by less than one.
-    let tick = nanos(clock_getres(ClockId::MonotonicCoarse));
-    Duration::from_nanos(u64::try_from(is - counted + tick).unwrap_or(0))
+    Duration::from_nanos(u64::try_from(is - counted + *TICK).unwrap_or(0))
+}
+
+fn nanos(time: Timespec) -> i128 {
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
 }
 
 /// Names this run of the agent: sixteen random hexadecimal digits, so that two runs never share a sequence.
