@@ -546,7 +546,7 @@ impl Hands {
     }
 
     fn tell_facts(&mut self) {
-        // The kernel lets go some milliseconds early, never late.
+        // The kernel lets go some ticks late.
         self.over_at = self.last_end().map(|end| end.after(Span::from_millis(100)));
         // Only a load or other targets change how the ruleset looks.
         let is_new = self.seat.loads().0 != self.loads || self.plan.is_none();
