@@ -330,11 +330,12 @@ fn no_lease_ends_before_its_time_however_late_the_kernel_counts() {
             let now = lab.now();
             // The same containment again and again, each time longer by less than what counts as another end elsewhere.
             let mut containment = contain("c-000000000001", "dest:203.0.113.2", 0);
-            let until = now.after(Span::from_millis(40));
+            let until = now.after(Span::from_millis(100));
             containment.until = until;
             let _ = enforcer.apply(&set_of(round, &[containment]), now).unwrap();
             assert!(!enforcer.held().unwrap().is_empty(), "it is held at all");
             while !enforcer.held().unwrap().is_empty() {
+                assert!(lab.now() < until.after(Span::from_secs(3)), "round {round}: not let go");
                 std::thread::sleep(Duration::from_micros(100));
             }
             let early = until.since(lab.now());
