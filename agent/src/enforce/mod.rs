@@ -56,7 +56,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// Ends that differ by less are the same end: reading an element back is not exact, and a commit is not worth it.
 const SAME_END: Span = Span::from_millis(1000);
 /// How long the kernel may hold an element after its end: ticks that were added to its lease, and ticks that are owed.
-const LINGERS: Span = Span::from_millis(250);
+pub(crate) const LINGERS: Span = Span::from_millis(250);
 /// How far a remaining lease may be from the desired one before it counts as drift.
 const DRIFT_TOLERANCE: Span = Span::from_secs(3);
 
@@ -394,7 +394,7 @@ impl Enforcer {
         for (cell, hold) in &desired {
             if let Some(held) = self.holding.get(cell).filter(|held| {
                 held.id == hold.id
-                    && held.lasts_like(hold, now)
+                    && is_same_end(held.until, hold.until, now)
                     && (cell.is_shared() || held.measure == hold.measure)
             }) {
                 unwritten.extend((held.until != hold.until).then_some((*cell, held.until)));
@@ -559,12 +559,9 @@ impl Enforcer {
     }
 }
 
-impl desired::Hold {
-    /// Whether the kernel's end needs no writing: the same, or not far from it while there is time to write it yet.
-    fn lasts_like(&self, wanted: &Self, now: Timestamp) -> bool {
-        self.until == wanted.until
-            || (near(self.until, wanted.until, SAME_END) && self.until.since(now) > SAME_END)
-    }
+/// Whether the end that the kernel knows needs no writing: the wanted one, or near it while there is time to write it yet.
+fn is_same_end(held: Timestamp, wanted: Timestamp, now: Timestamp) -> bool {
+    held == wanted || (near(held, wanted, SAME_END) && held.since(now) > SAME_END)
 }
 
 fn near(a: Timestamp, b: Timestamp, tolerance: Span) -> bool {
@@ -601,6 +598,9 @@ mod tests {
         let (a, b) = (Timestamp::from_nanos(10_000_000_000), Timestamp::from_nanos(10_900_000_000));
         assert!(near(a, b, SAME_END) && near(b, a, SAME_END));
         assert!(!near(a, b.after(SAME_END), SAME_END));
+        assert!(is_same_end(a, b, a.before(Span::from_secs(5))), "it can be written later");
+        assert!(!is_same_end(a, b, a.before(SAME_END)), "in the last second each step counts");
+        assert!(is_same_end(a, a, a));
         assert_eq!(duration(Span::from_nanos(-5)), Duration::ZERO);
     }
 }

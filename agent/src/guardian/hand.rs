@@ -13,11 +13,11 @@ use super::wire::{
 };
 use crate::chain::causes;
 use crate::clock;
-use crate::enforce::{ApplyError, Enforcer, NetlinkError, Plan, packet_log};
+use crate::enforce::{ApplyError, Enforcer, LINGERS, NetlinkError, Plan, packet_log};
 use crate::queue::Receiver;
 use crate::target::needs_target;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Scope, Span, Timestamp};
+use sekisho_schema::{Containment, ContainmentId, ContainmentSet, Scope, Timestamp};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
@@ -546,8 +546,7 @@ impl Hands {
     }
 
     fn tell_facts(&mut self) {
-        // The kernel lets go some ticks late.
-        self.over_at = self.last_end().map(|end| end.after(Span::from_millis(100)));
+        self.over_at = self.last_end().map(|end| end.after(LINGERS));
         // Only a load or other targets change how the ruleset looks.
         let is_new = self.seat.loads().0 != self.loads || self.plan.is_none();
         let eye = self.plan.as_ref().filter(|_| is_new).map(|_| self.enforcer.eye());
