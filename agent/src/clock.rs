@@ -1,7 +1,7 @@
 //! The only reader of time.
 
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
-use sekisho_schema::Timestamp;
+use sekisho_schema::{Span, Timestamp};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,15 +19,22 @@ pub fn now() -> Timestamp {
 /// that counts. The coarse clock moves with the count, and its resolution is a tick (clock_getres(2)).
 pub(crate) fn behind_ticks() -> Duration {
     // A system call, where the clocks themselves are read without.
-    static TICK: LazyLock<i128> = LazyLock::new(|| nanos(clock_getres(ClockId::MonotonicCoarse)));
-    let counted = nanos(clock_gettime(ClockId::MonotonicCoarse));
-    let is = nanos(clock_gettime(ClockId::Monotonic));
+    static TICK: LazyLock<i64> =
+        LazyLock::new(|| span(clock_getres(ClockId::MonotonicCoarse)).nanos());
+    let counted = reading(ClockId::MonotonicCoarse);
+    let is = reading(ClockId::Monotonic);
     // The count stands at the tick before the one at which the coarse clock was read, by less than one.
-    Duration::from_nanos(u64::try_from(is - counted + *TICK).unwrap_or(0))
+    let behind = is.nanos() - counted.nanos() + *TICK;
+    Duration::from_nanos(u64::try_from(behind).unwrap_or(0))
 }
 
-fn nanos(time: Timespec) -> i128 {
-    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+/// What a clock of the kernel shows now.
+pub(crate) fn reading(clock: ClockId) -> Span {
+    span(clock_gettime(clock))
+}
+
+fn span(time: Timespec) -> Span {
+    Span::from_nanos(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))
 }
 
 /// Names this run of the agent: sixteen random hexadecimal digits, so that two runs never share a sequence.

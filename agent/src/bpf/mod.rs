@@ -72,7 +72,5 @@ impl Wanted {
 /// CLOCK_BOOTTIME, by which ends are told, in nanoseconds.
 #[must_use]
 pub fn boot_nanos() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let nanos = time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec);
-    u64::try_from(nanos).unwrap_or(0)
+    u64::try_from(crate::clock::reading(rustix::time::ClockId::Boottime).nanos()).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
 //! Two clocks: the one that leases are told by, and the one that nobody can set.
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 use sekisho_schema::{ContainmentSet, Span, Timestamp};
 
 /// A wall clock that moved against the steady one by more than this was set by somebody.
@@ -8,8 +8,7 @@ const STEP: Span = Span::from_millis(500);
 
 /// Nanoseconds since the kernel began, sleep included.
 pub(super) fn since_boot() -> Span {
-    let time = clock_gettime(ClockId::Boottime);
-    Span::from_nanos(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))
+    crate::clock::reading(ClockId::Boottime)
 }
 
 /// Which run of the kernel this is.
