@@ -276,13 +276,17 @@ impl Engine {
         self.ended.take()
     }
 
-    /// The flows with an end inside that have not ended; looks at every flow, so it is for a
-    /// person's question.
+    /// The flows with an end inside that have not ended, at `most` places of the table (at least one) from the
+    /// `from`th on, and the place to go on from; `None` after the last.
+    ///
+    /// In steps, as to look at each of a million flows takes longer than a cut may. A flow that ends between two
+    /// steps may have been given here before: [`Engine::take_ended`] tells which did.
     #[must_use]
-    pub fn live_flows(&self) -> Vec<FlowEnd> {
+    pub fn live_flows(&self, from: usize, most: usize) -> (Vec<FlowEnd>, Option<usize>) {
         let mut flows = Vec::new();
-        self.tracker.live(&mut |flow| flows.extend(FlowEnd::of(flow, &self.own)));
-        flows
+        let next =
+            self.tracker.live(from, most, &mut |flow| flows.extend(FlowEnd::of(flow, &self.own)));
+        (flows, next)
     }
 
     /// What was learned so far.

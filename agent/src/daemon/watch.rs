@@ -177,11 +177,12 @@ impl Watch {
         let mut events = Events::with_capacity(64);
         let (mut chores_at, mut look_at, mut keep_at) =
             (Instant::now(), Instant::now() + LOOK, Instant::now() + KEEP);
-        let mut busy = false;
+        let (mut busy, mut gathers) = (false, false);
         let mut wakes = Wakes { since: Instant::now(), count: 0, thick: false };
         let mut since = (clock::now(), Instant::now());
         loop {
-            let timeout = if busy { Duration::ZERO } else { patience(&judge, chores_at) };
+            let idle = !busy && !gathers;
+            let timeout = if idle { patience(&judge, chores_at) } else { Duration::ZERO };
             if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                 && error.kind() != std::io::ErrorKind::Interrupted
             {
@@ -195,7 +196,7 @@ impl Watch {
                     source.ready |= source.tokens.last() == Some(&event.token());
                 }
             }
-            let is_woken = !busy && events.iter().any(|event| event.token() != WAKER);
+            let is_woken = idle && events.iter().any(|event| event.token() != WAKER);
             if is_woken && let Some(pause) = wakes.pause(Instant::now()) {
                 // Before they are read, so that the next look finds nothing left to ask for.
                 std::thread::sleep(pause);
@@ -210,6 +211,7 @@ impl Watch {
                     return judge;
                 }
             }
+            gathers = judge.gather();
             let now = clock::now();
             if !busy {
                 judge.tick(now.before(GRACE));

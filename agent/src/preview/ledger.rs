@@ -9,7 +9,8 @@ use crate::queue::{Receiver, Sender, bounded};
 use crate::state::{private_dir, write_atomically};
 use sekisho_engine::learn::FlowEnd;
 use sekisho_schema::event::Preview;
-use sekisho_schema::{ContainmentId, Scope, Span, Timestamp};
+use sekisho_schema::{ContainmentId, FlowKey, Scope, Span, Timestamp};
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -61,8 +62,10 @@ pub struct Ask {
     pub since: Span,
     /// The containment that it is for.
     pub containment: Option<ContainmentId>,
-    /// Flows that have not ended.
-    pub live: Vec<FlowEnd>,
+    /// Flows that had not ended when they were looked at, step by step.
+    pub live: Vec<Vec<FlowEnd>>,
+    /// Those that ended during these steps, by when they began, and were handed over: they count once.
+    pub ended: Vec<(FlowKey, Timestamp)>,
     /// Who gets it; a reader that went away does not matter.
     pub tell: Box<dyn FnOnce(Result<Preview, ReadTrafficError>) + Send>,
 }
@@ -182,13 +185,16 @@ impl Keeping {
     }
 
     fn answer(&self, ask: Ask) {
-        let Ask { scope, plan, since, containment, live, tell } = ask;
+        let Ask { scope, plan, since, containment, live, ended, tell } = ask;
         let until = clock::now();
         let since = until.before(since);
         let answer = read_since(&self.dir, since).map(|mut hours| {
             hours.retain(|hour| hour.number != self.current.number);
             let mut current = self.current.clone();
-            live.into_iter().for_each(|flow| current.add(flow));
+            let ended: HashSet<(FlowKey, Timestamp)> = ended.into_iter().collect();
+            let live = live.into_iter().flatten();
+            live.filter(|flow| !ended.contains(&(flow.key, flow.first_at)))
+                .for_each(|flow| current.add(flow));
             hours.push(current);
             preview(&scope, &plan, &hours, since, until, containment)
         });
@@ -327,7 +333,8 @@ mod tests {
             plan,
             since: Span::from_hours(24 * 365),
             containment: None,
-            live: vec![flow(Direction::Outbound, "10.0.0.5:1", "203.0.113.77:443", 9)],
+            live: vec![vec![flow(Direction::Outbound, "10.0.0.5:1", "203.0.113.77:443", 9)]],
+            ended: Vec::new(),
             tell: Box::new(move |preview| {
                 let _ = sender.send(preview);
             }),
@@ -358,6 +365,36 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
         };
         assert_eq!((again.refused_flows, again.refused_bytes_out), (2, 109));
+    }
+
+    #[test]
+    fn a_flow_that_ends_while_flows_are_looked_at_counts_once_and_a_later_one_of_its_ends_besides()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::spawn(dir.path().join("traffic")).unwrap();
+        let one = |first_at, bytes| {
+            let (from, to) = ("10.0.0.5:1", "203.0.113.9:443");
+            let last_at = clock::now();
+            FlowEnd { first_at, last_at, ..flow(Direction::Outbound, from, to, bytes) }
+        };
+        let (first, later) = (clock::now(), clock::now().after(Span::from_millis(5)));
+        // It was seen with 60 bytes of its 100, ended, and the same ends began anew.
+        ledger.add(vec![one(first, 100)], 0);
+        let (sender, answer) = channel();
+        let asked = ledger.ask(Ask {
+            scope: "dest:203.0.113.9".parse().unwrap(),
+            plan: Plan { inside: vec!["10.0.0.0/8".parse().unwrap()], ..Plan::default() },
+            since: Span::from_hours(1),
+            containment: None,
+            live: vec![vec![one(first, 60)], vec![one(later, 7)]],
+            ended: vec![(one(first, 0).key, first)],
+            tell: Box::new(move |preview| {
+                let _ = sender.send(preview);
+            }),
+        });
+        assert!(asked.is_ok());
+        let told = answer.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
+        assert_eq!((told.refused_flows, told.refused_bytes_out), (2, 107));
     }
 
     #[test]

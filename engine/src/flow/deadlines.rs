@@ -86,9 +86,9 @@ impl Flows {
         self.pieces.get(piece)?.get(within)
     }
 
-    /// Every entry that is in use.
-    pub(super) fn in_use(&self) -> impl Iterator<Item = &Entry> {
-        self.pieces.iter().flatten().filter(|entry| entry.tuple.kind != 0)
+    /// The places of flows from one on, free ones too.
+    pub(super) fn places(&self, from: usize) -> impl Iterator<Item = &Entry> {
+        self.pieces.iter().flatten().skip(from)
     }
 
     #[inline]

@@ -3,7 +3,7 @@ use crate::app::ssh::SshHello;
 use crate::limits::Limits;
 use crate::wire::{Frame, LinkType};
 use sekisho_schema::finding::Direction;
-use sekisho_schema::{Span, Timestamp};
+use sekisho_schema::{Span, Timestamp, Transport};
 use std::net::{IpAddr, Ipv4Addr};
 
 mod hostile;
@@ -240,6 +240,35 @@ fn heads_and_names_that_give_way_are_counted() {
     }
     assert_eq!(lab.tracker.totals().evicted_names, 1);
     assert_eq!(lab.tracker.totals().evicted(), [("flows", 0), ("heads", 2), ("names", 1)]);
+}
+
+#[test]
+fn flows_under_way_are_shown_once_each_in_steps_of_any_size() {
+    // More than a piece of the table holds, with free places between.
+    let mut lab = Lab::new(Limits { flows: 40_000, ..Limits::default() });
+    for port in 1..=20_000 {
+        lab.udp(LOCAL, port, REMOTE, 9, b"a");
+    }
+    for n in 1..=7 {
+        lab.open(n, 80);
+        lab.send(n, 80, b"x");
+    }
+    lab.reset(4, 80);
+    lab.tick(Span::from_secs(10));
+    let live = usize::try_from(lab.tracker.totals().live).unwrap();
+    for most in [0, 1, 511, 16_384, 20_009, usize::MAX] {
+        let (mut ports, mut from) = (Vec::new(), Some(0));
+        while let Some(place) = from {
+            from = lab.tracker.live(place, most, &mut |flow| {
+                ports.push((flow.key.transport, flow.key.local.port()));
+            });
+        }
+        assert_eq!(ports.len(), live, "steps of {most}");
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), live, "each once, in steps of {most}");
+        assert!(!ports.contains(&(Transport::Tcp, 30_004)), "it has ended");
+    }
 }
 
 #[test]

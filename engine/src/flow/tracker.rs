@@ -110,13 +110,23 @@ impl Tracker {
         self.at = i64::MIN;
     }
 
-    /// Shows every flow that is tracked, in the order of their places.
-    pub fn live(&self, show: &mut dyn FnMut(&super::FlowFacts<'_>)) {
+    /// Shows the flows at so many places from one on, and tells the place to go on from; `None` after the last.
+    pub fn live(
+        &self,
+        from: usize,
+        most: usize,
+        show: &mut dyn FnMut(&super::FlowFacts<'_>),
+    ) -> Option<usize> {
         let at = Timestamp::from_nanos(self.at);
-        for entry in self.flows.in_use() {
-            let bound = self.names.bound((entry.local_address(), entry.remote_address()), at);
-            show(&entry.facts(bound));
+        let (most, mut looked) = (most.max(1), 0);
+        for entry in self.flows.places(from).take(most) {
+            looked += 1;
+            if entry.tuple.kind != 0 {
+                let bound = self.names.bound((entry.local_address(), entry.remote_address()), at);
+                show(&entry.facts(bound));
+            }
         }
+        (looked == most).then_some(from.saturating_add(looked))
     }
 
     /// The counters.

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::control::{Answer, PreviewRequest};
 use crate::daemon::scribe::Frozen;
 use crate::evidence::{Freeze, Recent, Selection, Store, tree};
-use crate::preview::{Ask, Ledger};
+use crate::preview::{Ask, Ledger, ReadTrafficError};
 use sekisho_engine::wire::Frame;
 use sekisho_schema::{Action, Body, ContainmentId, Finding, Scope, Span};
 use std::collections::VecDeque;
@@ -17,6 +17,10 @@ const FREEZES: u32 = 4;
 /// Previews that go with cuts come at most this often, and once for each of the last cuts: they read days of files.
 const PREVIEW_PAUSE: Duration = Duration::from_secs(10);
 const PREVIEWED: usize = 64;
+/// Places of the flow table that are looked at for a preview before frames have their turn again: 0.1–0.2 ms.
+const PLACES: usize = 512;
+/// Previews that may wait for the flows under way; more are refused.
+const ASKED: usize = 8;
 /// How far back the preview looks that goes with a cut.
 const LOOK_BACK: Span = Span::from_hours(7 * 24);
 
@@ -31,6 +35,8 @@ pub(super) struct Memory {
     unframed: u64,
     /// Cuts whose preview was asked for, and when the last one was.
     previewed: (VecDeque<ContainmentId>, Option<Instant>),
+    /// Previews that wait for the flows under way, and the place in their table up to which the first has them.
+    asked: VecDeque<(Ask, usize)>,
 }
 
 impl Default for Memory {
@@ -42,6 +48,7 @@ impl Default for Memory {
             frozen: (Instant::now(), 0),
             unframed: 0,
             previewed: (VecDeque::new(), None),
+            asked: VecDeque::new(),
         }
     }
 }
@@ -122,12 +129,45 @@ impl Judge {
         }
     }
 
-    /// Hands flows that ended to their thread.
+    /// Hands flows that ended to their thread; while those under way are gathered they wait for the end of that.
     pub(super) fn pass_flows_on(&mut self) {
-        if let Some(ledger) = &mut self.memory.flows {
+        if let Some(ledger) = self.memory.flows.as_mut().filter(|_| self.memory.asked.is_empty()) {
             let (flows, lost) = self.engine.take_ended();
             ledger.add(flows, lost);
         }
+    }
+
+    /// Has a preview made, from the flows under way, too; a caller gets the refusal when too many wait.
+    fn ask(&mut self, ask: Ask) {
+        if self.memory.asked.len() >= ASKED {
+            (ask.tell)(Err(ReadTrafficError::Busy));
+            return;
+        }
+        // What ended before is the ledger's; what ends from now on may have been gathered already.
+        self.pass_flows_on();
+        self.memory.asked.push_back((ask, 0));
+    }
+
+    /// Gathers some more flows for the preview that is asked for; `true` when there is more to do.
+    ///
+    /// To look at each of a million flows at once would keep a cut waiting.
+    pub(in crate::daemon) fn gather(&mut self) -> bool {
+        let Memory { asked, flows: Some(ledger), .. } = &mut self.memory else { return false };
+        let Some((ask, place)) = asked.front_mut() else { return false };
+        let (flows, next) = self.engine.live_flows(*place, PLACES);
+        ask.live.push(flows);
+        if let Some(next) = next {
+            *place = next;
+            return true;
+        }
+        let Some((mut ask, _)) = asked.pop_front() else { return false };
+        let (ended, lost) = self.engine.take_ended();
+        ask.ended = ended.iter().map(|flow| (flow.key, flow.first_at)).collect();
+        ledger.add(ended, lost);
+        if let Err(ask) = ledger.ask(ask) {
+            (ask.tell)(Err(ReadTrafficError::Busy));
+        }
+        !asked.is_empty()
     }
 
     /// Previews the cut of a finding that the mode withheld, or that is on trial: a person has to confirm it.
@@ -144,14 +184,17 @@ impl Judge {
             seen.pop_front();
         }
         let plan = self.plan(self.engine.policy());
-        let Some(ledger) = &self.memory.flows else { return };
+        if self.memory.flows.is_none() {
+            return;
+        }
         let inbox = self.shared.inbox.clone();
         let ask = Ask {
             scope,
             plan,
             since: LOOK_BACK,
             containment: Some(containment),
-            live: self.engine.live_flows(),
+            live: Vec::new(),
+            ended: Vec::new(),
             tell: Box::new(move |preview| match preview {
                 Ok(preview) => inbox.tell(Body::Preview(Box::new(preview))),
                 Err(error) => {
@@ -159,9 +202,7 @@ impl Judge {
                 }
             }),
         };
-        if ledger.ask(ask).is_err() {
-            tracing::warn!("a cut is not previewed: too many questions wait");
-        }
+        self.ask(ask);
     }
 
     /// Previews a cut for a person.
@@ -174,16 +215,17 @@ impl Judge {
             help: "look at the agent's log; `traffic` in its state directory holds the flows"
                 .to_owned(),
         };
-        let Some(ledger) = &self.memory.flows else {
+        if self.memory.flows.is_none() {
             let _ = answer.send(refused("flows are not recorded".to_owned()));
             return;
-        };
+        }
         let ask = Ask {
             scope,
             plan,
             since,
             containment: None,
-            live: self.engine.live_flows(),
+            live: Vec::new(),
+            ended: Vec::new(),
             tell: Box::new(move |preview| {
                 // A caller that went away needs no answer.
                 let _ = answer.send(match preview {
@@ -192,8 +234,6 @@ impl Judge {
                 });
             }),
         };
-        if let Err(ask) = ledger.ask(ask) {
-            (ask.tell)(Err(crate::preview::ReadTrafficError::Busy));
-        }
+        self.ask(ask);
     }
 }

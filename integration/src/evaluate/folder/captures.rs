@@ -53,7 +53,7 @@ pub(super) fn read(path: &Path) -> Result<Taken, String> {
         return Err("no frame".to_owned());
     }
     // Whatever is still open ends with the capture.
-    tracker.live(&mut |flow: &FlowFacts<'_>| reading.end(flow));
+    tracker.live(0, usize::MAX, &mut |flow: &FlowFacts<'_>| reading.end(flow));
     Ok(reading.taken.sorted())
 }
 
