@@ -10,6 +10,7 @@ mod captures;
 mod ci;
 mod demo;
 mod evaluate;
+mod fuzz;
 mod host;
 mod parity;
 mod shipped;
@@ -36,6 +37,7 @@ cargo xtask VERB
   evaluate [E1 …] [--short] [--json]  the experiments of detection: target, measured, held or missed, others' formulas beside ours
   evaluate --folder DIR [--json]      the same on captures, Zeek conn and dns logs, and lists of packets
   negatives [--short]      random payloads with forged sizes through the engine: nothing that cuts
+  fuzz [SECONDS] [TARGET…]  every reader of what strangers write against libFuzzer, 600 s each; needs the nightly compiler
   parity DIR [FILE…]       JA3, JA4, server names and DNS names of public captures beside tshark's: every difference
   shipped-indicators CSV   make rules/indicators of a table of public indicators: licences, expiry, provenance
 ";
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         ["captures", folder] => captures::run(folder),
         ["evaluate", rest @ ..] => evaluate::run(rest),
         ["negatives", rest @ ..] => captures::negatives(rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["parity", folder, files @ ..] => parity::run(folder, files),
         _ => {
             eprint!("{USAGE}");
